@@ -1,0 +1,268 @@
+"""Readers: how the bytes of one field become a tensor. One class per kind of content.
+
+Nothing is guessed from file names and nothing is ever unpickled: a modality is read by the reader named in
+the configuration, and by no other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+
+from datamodules.shards import BadSample
+from mmmask.errors import UserError
+
+PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
+Batch = Sequence[Any]
+
+
+class Reader(ABC):
+    """Turns the bytes of `field` into a value, and a list of values into what the batch holds."""
+
+    def __init__(self, field: str) -> None:
+        if field.rpartition(".")[2] in PICKLES:
+            raise UserError(f"field '{field}' holds a pickle, which can run code: it is never read. Store npy or json.")
+        self.field = field
+
+    @property
+    def draws(self) -> bool:
+        """Whether reading is random."""
+        return False
+
+    @abstractmethod
+    def read(self, content: bytes, rng: np.random.Generator) -> Any:
+        """Bytes -> value; randomness comes from `rng` alone. Bad content raises `BadSample` or ValueError."""
+
+    @abstractmethod
+    def absent(self, like: Any) -> Any:
+        """What stands in the batch for a sample without this modality (it is marked absent as well)."""
+
+    def collate(self, values: Batch) -> Any:
+        """Values -> what the batch holds."""
+        return torch.from_numpy(np.stack(values))
+
+
+class Image(Reader):
+    """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
+
+    `crop` is `random` (a part of `scale` of the area, any place), `centre` (the largest square), or `none`
+    (the image must have that size). JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
+    """
+
+    def __init__(
+        self,
+        field: str = "jpg",
+        size: int = 64,
+        channels: Literal[1, 3, 4] = 3,
+        crop: Literal["random", "centre", "none"] = "centre",
+        scale: tuple[float, float] = (0.3, 1.0),
+        flip: bool = False,
+        resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
+        max_pixels: int = 64_000_000,
+    ) -> None:
+        super().__init__(field)
+        if size < 1 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= 1, got {scale}.")
+        self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
+        self.resample = Pillow.Resampling[resample.upper()]
+        self.max_pixels = max_pixels
+
+    @property
+    def draws(self) -> bool:
+        """Random crops and flips are."""
+        return self.flip or self.crop == "random"
+
+    def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
+        """Decode, crop, scale, perhaps flip."""
+        try:
+            return self._decode(content, rng)
+        except (BadSample, MemoryError):
+            raise
+        except Exception as error:  # damaged bytes make the decoders raise all kinds
+            raise BadSample(f"field '{self.field}' is not a readable image ({error})") from error
+
+    def _decode(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
+        image = Pillow.open(io.BytesIO(content))
+        if image.width * image.height > self.max_pixels:
+            raise BadSample(f"image of {image.width}x{image.height} pixels, more than max_pixels={self.max_pixels}")
+        box = self._box(image.width, image.height, rng)
+        if image.format == "JPEG":
+            box = self._draft(image, box)
+        array = np.asarray(self._scaled(_with_channels(image, self.channels), box))
+        if self.flip and rng.random() < 0.5:
+            array = array[:, ::-1]
+        array = array[..., None] if array.ndim == 2 else array
+        return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        """The part of the image that is used: left, top, right, bottom."""
+        if self.crop == "none":
+            if (width, height) != (self.size, self.size):
+                raise BadSample(
+                    f"image of {width}x{height} pixels where {self.size}x{self.size} was asked (crop: none)"
+                )
+            return 0, 0, width, height
+        side = float(min(width, height))
+        if self.crop == "centre":
+            left, top = (width - side) / 2, (height - side) / 2
+        else:
+            side *= np.sqrt(rng.uniform(*self.scale))
+            left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+        return left, top, left + side, top + side
+
+    def _draft(self, image: Any, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
+        width = image.width
+        shrink = (box[2] - box[0]) / self.size
+        if shrink >= 2:
+            image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
+        ratio = image.width / width
+        left, top, right, bottom = (edge * ratio for edge in box)
+        return left, top, min(right, image.width), min(bottom, image.height)
+
+    def _scaled(self, image: Any, box: tuple[float, float, float, float]) -> Any:
+        if box == (0, 0, self.size, self.size) and image.size == (self.size, self.size):
+            return image
+        return image.resize((self.size, self.size), self.resample, box=box)
+
+    def absent(self, like: Any) -> np.ndarray:
+        """A black image."""
+        return np.zeros((self.channels, self.size, self.size), dtype=np.uint8)
+
+
+def _with_channels(image: Any, channels: int) -> Any:
+    """Convert the mode; transparency is laid on white when no alpha channel is asked for."""
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if image.mode == mode:
+        return image
+    if channels < 4 and (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
+        alpha = image.convert("RGBA")
+        white = Pillow.new("RGBA", image.size, "white")
+        white.alpha_composite(alpha)
+        image = white
+    return image.convert(mode)
+
+
+class Array(Reader):
+    """An .npy array: tokens, depth, features. Integers come as int64, floats as they are stored.
+
+    With `vocab_size` every id is checked to lie in `0..vocab_size-1`.
+    """
+
+    def __init__(self, field: str = "npy", vocab_size: int | None = None) -> None:
+        super().__init__(field)
+        self.vocab_size = vocab_size
+        self._headers: dict[bytes, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+
+    def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
+        """A view of the bytes; the header of equal arrays is parsed once."""
+        start = 10 + int.from_bytes(content[8:10], "little")
+        header = content[:start]
+        if header not in self._headers:
+            self._headers[header] = _parse_header(content)
+        dtype, shape = self._headers[header]
+        if len(content) - start != dtype.itemsize * int(np.prod(shape)):
+            raise BadSample(f"array of {len(content) - start} bytes where {shape} of {dtype} was announced")
+        array = np.frombuffer(content, dtype, offset=start).reshape(shape)
+        if self.vocab_size is not None:
+            self._check_ids(array)
+        return array
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        low = int(ids.min()) if ids.dtype.kind == "i" else 0
+        if low < 0 or ids.max() >= self.vocab_size:
+            wrong = low if low < 0 else int(ids.max())
+            raise BadSample(f"token id {wrong} lies outside the vocabulary 0..{self.vocab_size} (excluded)")
+
+    def absent(self, like: Any) -> np.ndarray:
+        """-1 for ids, NaN for numbers: neither can be mistaken for data."""
+        if like is None:
+            raise BadSample(f"no sample of the batch has '{self.field}', so its shape is unknown")
+        if np.issubdtype(like.dtype, np.integer):
+            return np.full(like.shape, -1, dtype=np.int64)
+        return np.full(like.shape, np.nan, dtype=like.dtype)
+
+    def collate(self, values: Batch) -> torch.Tensor:
+        """Stack arrays of one shape."""
+        if len({value.shape for value in values}) > 1:
+            shapes = sorted({value.shape for value in values})
+            raise UserError(f"field '{self.field}': arrays of different shapes in one batch: {shapes}.")
+        array = np.stack(values)
+        if not np.issubdtype(array.dtype, np.integer):
+            return torch.from_numpy(array)
+        return torch.from_numpy(array.astype(np.int64))
+
+
+def _parse_header(content: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise BadSample(f"npy format {version}; write version 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise BadSample("array of Python objects (a pickle): never read")
+    if fortran and len(shape) > 1:
+        raise BadSample("array in Fortran order; store it with numpy.ascontiguousarray")
+    return dtype, shape
+
+
+class Text(Reader):
+    """UTF-8 text: a list of strings in the batch. `part` picks an entry of a JSON record."""
+
+    def __init__(self, field: str = "txt", part: str | None = None, allow_empty: bool = False) -> None:
+        super().__init__(field)
+        self.part, self.allow_empty = part, allow_empty
+
+    def read(self, content: bytes, rng: np.random.Generator) -> str:
+        """Decode; empty text is a bad sample unless allowed."""
+        text = content.decode() if self.part is None else str(_json_part(content, self.part))
+        text = text.strip()
+        if not text and not self.allow_empty:
+            raise BadSample("empty text")
+        return text
+
+    def absent(self, like: Any) -> str:
+        """The empty string."""
+        return ""
+
+    def collate(self, values: Batch) -> list[str]:
+        """A list of strings."""
+        return list(values)
+
+
+class Label(Reader):
+    """A class index: a long tensor in the batch, -1 where there is none. `part` picks an entry of a JSON record."""
+
+    def __init__(self, field: str = "cls", part: str | None = None, num_classes: int | None = None) -> None:
+        super().__init__(field)
+        self.part, self.num_classes = part, num_classes
+
+    def read(self, content: bytes, rng: np.random.Generator) -> int:
+        """Parse; null means no label."""
+        value = content.decode() if self.part is None else _json_part(content, self.part)
+        label = -1 if value is None else int(value)
+        if self.num_classes is not None and label >= self.num_classes:
+            raise BadSample(f"label {label} where there are {self.num_classes} classes")
+        return label
+
+    def absent(self, like: Any) -> int:
+        """No label."""
+        return -1
+
+    def collate(self, values: Batch) -> torch.Tensor:
+        """(B,) int64."""
+        return torch.tensor(values, dtype=torch.int64)
+
+
+def _json_part(content: bytes, part: str) -> Any:
+    record = json.loads(content)
+    if not isinstance(record, dict) or part not in record:
+        raise BadSample(f"the JSON record has no '{part}'")
+    return record[part]

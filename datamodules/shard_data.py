@@ -1,0 +1,123 @@
+"""`ShardData`: shard sets as a LightningDataModule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning.pytorch as pl
+
+from datamodules.loading import Samples, ShardLoader, Tolerance
+from datamodules.order import EpochOrder, Mixture
+from datamodules.readers import Reader
+from datamodules.shards import ShardSet, Urls
+from mmmask.errors import UserError
+
+
+@dataclass
+class Source:
+    """A set of shards in a mixture, and how often it is drawn from relative to the others."""
+
+    shards: Urls
+    weight: float = 1.0
+
+
+class ShardData(pl.LightningDataModule):
+    """Training, validation, test and prediction data from WebDataset shards.
+
+    Args:
+        train: shards to train on: a path, a pattern, a list, or `modality: pattern` for aligned folders.
+        modalities: batch name -> reader, e.g. `image: {class_path: Image, init_args: {field: jpg}}`.
+        val: shards to validate on.
+        test: shards to test on (default: val).
+        predict: shards to predict on (default: test).
+        mixture: further training sets: a list of `{shards: ..., weight: ...}`; `train` has weight 1.
+        samples_per_epoch: length of an epoch of a mixture (default: all samples of all sets).
+        batch_size: samples per rank and step.
+        num_workers: reading processes per rank.
+        seed: decides the order of the samples and their augmentation.
+        block: samples are shuffled within blocks of this many.
+        streams: interleaved independent sequences of shards; a multiple of the number of ranks keeps each
+            rank on its own shards.
+        drop_last: leave out the last, smaller batch of a training epoch.
+        on_error: `raise` or `skip` bad samples.
+        missing: `error` or `mask` (see `present` in the batch) for modalities that a sample lacks.
+        max_skipped: share of bad samples above which a run stops.
+        allow_pipe: permit `pipe:` URLs, which run a shell command.
+        timeout: seconds after which a silent worker counts as dead (0: never).
+    """
+
+    def __init__(
+        self,
+        train: Urls,
+        modalities: dict[str, Reader],
+        val: Urls | None = None,
+        test: Urls | None = None,
+        predict: Urls | None = None,
+        mixture: list[Source] | None = None,
+        samples_per_epoch: int | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        block: int = 16384,
+        streams: int = 1,
+        drop_last: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        missing: Literal["error", "mask"] = "error",
+        max_skipped: float = 0.01,
+        allow_pipe: bool = False,
+        timeout: float = 0,
+    ) -> None:
+        super().__init__()
+        if not modalities:
+            raise UserError("data.modalities is empty: name at least one, e.g. image: {class_path: Image}.")
+        self.train, self.val, self.test, self.predict = train, val, test or val, predict or test or val
+        self.modalities = modalities
+        self.mixture = mixture or []
+        self.samples_per_epoch = samples_per_epoch
+        self.batch_size, self.num_workers, self.drop_last, self.timeout = (
+            batch_size,
+            num_workers,
+            drop_last,
+            timeout,
+        )
+        self.seed, self.block, self.streams = seed, block, streams
+        self.tolerance = Tolerance(on_error, missing, max_skipped)
+        self.allow_pipe = allow_pipe
+
+    def train_dataloader(self) -> ShardLoader:
+        """The training mixture, shuffled."""
+        sources = [Source(self.train), *self.mixture]
+        sets = [ShardSet(source.shards, self.allow_pipe) for source in sources]
+        orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
+        length = self.samples_per_epoch or sum(len(s) for s in sets)
+        order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
+        return self._loader(sets, order, self.drop_last)
+
+    def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
+        """Every validation sample once, in the order of the shards."""
+        return self._in_order(self.val) if self.val else []
+
+    def test_dataloader(self) -> ShardLoader:
+        """Every test sample once, in the order of the shards."""
+        return self._in_order(self._given(self.test, "test"))
+
+    def predict_dataloader(self) -> ShardLoader:
+        """Every sample to predict once, in the order of the shards."""
+        return self._in_order(self._given(self.predict, "predict"))
+
+    @staticmethod
+    def _given(urls: Urls | None, stage: str) -> Urls:
+        if not urls:
+            raise UserError(f"data.{stage} is not set: name the shards to {stage} on.")
+        return urls
+
+    def _in_order(self, urls: Urls) -> ShardLoader:
+        shards = ShardSet(urls, self.allow_pipe)
+        order = Mixture((EpochOrder(shards.counts, shuffle=False),), (1.0,), len(shards))
+        return self._loader([shards], order, drop_last=False)
+
+    def _loader(self, sets: list[ShardSet], order: Mixture, drop_last: bool) -> ShardLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        samples = Samples(sets, order, self.modalities, self.tolerance, self.seed)
+        return ShardLoader(samples, self.batch_size, self.num_workers, rank, world, drop_last, self.timeout)

@@ -1,0 +1,76 @@
+"""Token shards: the tokens of every sample, in shards aligned with those they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.files import only_writer
+from datamodules.loading import Samples, ShardLoader, Tolerance
+from datamodules.order import EpochOrder, Mixture
+from datamodules.pack import Sample, array_bytes, write_shard
+from datamodules.readers import Reader
+from datamodules.shards import Shard, ShardSet, Urls
+from mmmask.errors import UserError
+
+
+def write_token_shards(
+    urls: Urls,
+    modalities: Mapping[str, Reader],
+    tokens: Callable[[dict[str, Any]], dict[str, torch.Tensor]],
+    out: Path,
+    keep: list[str],
+    batch_size: int,
+) -> list[str]:
+    """Write `out/<shard name>` for each shard of `urls`: one .npy of ids per name that `tokens(batch)` returns.
+
+    Fields in `keep` (labels, texts) are copied. Returns what was done, as lines.
+    """
+    source, out = ShardSet(urls), Path(out)
+    taken = [out / Path(shard.name).name for shard in source.shards if (out / Path(shard.name).name).exists()]
+    if taken:
+        raise UserError(f"{taken[0]} exists already. Choose another folder.")
+    if len({Path(shard.name).name for shard in source.shards}) < len(source.shards):
+        raise UserError("several shards have the same file name: tokenize each folder into a folder of its own.")
+    written = 0
+    with only_writer(out):
+        for number, shard in enumerate(source.shards):
+            loader = _one_shard(source, number, modalities, batch_size)
+            written += write_shard(_token_samples(shard, loader, tokens, keep), out / Path(shard.name).name)
+    return [f"wrote the tokens of {written} samples in {len(source.shards)} shards to {out}"]
+
+
+def _one_shard(source: ShardSet, number: int, modalities: Mapping[str, Reader], batch_size: int) -> ShardLoader:
+    alone = ShardSet.of([source.shards[number]])
+    order = Mixture((EpochOrder(alone.counts, shuffle=False),), (1.0,), len(alone))
+    return ShardLoader(Samples([alone], order, modalities, Tolerance(), seed=0), batch_size)
+
+
+def _token_samples(
+    shard: Shard,
+    loader: ShardLoader,
+    tokens: Callable[[dict[str, Any]], dict[str, torch.Tensor]],
+    keep: list[str],
+) -> Iterator[Sample]:
+    row = 0
+    for batch in loader:
+        with torch.inference_mode():
+            ids = {name: value.cpu().numpy() for name, value in tokens(batch).items()}
+        for i, key in enumerate(batch["key"]):
+            sample: Sample = {"__key__": key}
+            for name, value in ids.items():
+                sample[f"{name}.npy"] = array_bytes(_narrow(value[i]))
+            for field in keep:
+                if (content := shard.read(row, field)) is not None:
+                    sample[field] = content
+            row += 1
+            yield sample
+
+
+def _narrow(ids: np.ndarray) -> np.ndarray:
+    """uint16 holds every vocabulary up to 65,536; larger ones take uint32."""
+    return ids.astype(np.uint16 if ids.max(initial=0) < 1 << 16 else np.uint32)

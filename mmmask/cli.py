@@ -1,0 +1,172 @@
+"""The command line: `mmmask VERB ...`. The one place that knows the library, the data and the tasks.
+
+Everything heavy is imported inside the verb that needs it, so that `mmmask --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmmask.errors import UserError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. `--debug` anywhere shows tracebacks."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return OK if arguments else USAGE
+    if arguments[0] == "--version":
+        print(f"mmmask {version('mmmask')}")
+        return OK
+    try:
+        return _run(arguments[0], arguments[1:])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"mmmask: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("mmmask: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    from mmmask.errors import nearest
+
+    if verb not in VERBS:
+        raise UserError(f"there is no command '{verb}'.{nearest(verb, VERBS)} `mmmask --help` lists all.")
+    return VERBS[verb][0](arguments) or OK
+
+
+def _help() -> str:
+    lines = ["usage: mmmask COMMAND [OPTIONS]", "", "commands:"]
+    lines += [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
+    lines += ["", "mmmask COMMAND --help explains one; --debug shows tracebacks; --version."]
+    return "\n".join(lines)
+
+
+def _trainer(verb: str) -> Callable[[list[str]], int]:
+    def run(arguments: list[str]) -> int:
+        from tasks.command_line import train
+
+        _know_classes()
+        train([verb, *arguments])
+        return OK
+
+    return run
+
+
+def _know_classes() -> None:
+    """Import what configurations may name by its short class name."""
+    import datamodules
+    import tasks
+
+    _ = datamodules, tasks
+
+
+def _check(arguments: list[str]) -> int:
+    from tasks.command_line import check
+
+    _know_classes()
+    check(arguments)
+    return OK
+
+
+def _call(functions: Any, arguments: list[str], name: str) -> int:
+    """Call a function with arguments read from its signature."""
+    import jsonargparse
+
+    from mmmask.config_errors import Parser
+
+    result = jsonargparse.auto_cli(functions, args=arguments, prog=f"mmmask {name}", parser_class=Parser)
+    return result if isinstance(result, int) else OK
+
+
+def _shards(arguments: list[str]) -> int:
+    from datamodules import commands
+
+    return _call(commands.COMMANDS, arguments, "shards")
+
+
+def _tokenize(arguments: list[str]) -> int:
+    return _call(tokenize, arguments, "tokenize")
+
+
+def tokenize(run: Path, shards: str, out: Path, keep: str = "cls,txt", batch_size: int = 256) -> None:
+    """Write the tokens of every sample of `shards` as aligned shards.
+
+    Args:
+        run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used).
+        shards: path or pattern of the shards to tokenize.
+        out: folder to write into; shard names stay the same.
+        keep: small fields to copy along, separated by commas.
+        batch_size: images encoded at once.
+    """
+    from datamodules.token_shards import write_token_shards
+    from tasks.command_line import load_run
+
+    _know_classes()
+    task, data = load_run(run)
+    report = write_token_shards(shards, data.modalities, task.tokens, out, keep.split(","), batch_size)
+    print("\n".join(report))
+
+
+def _configs(arguments: list[str]) -> int:
+    from mmmask import shipped
+
+    return _call({"list": shipped.show, "copy": shipped.copy}, arguments or ["list"], "configs")
+
+
+def _demo(arguments: list[str]) -> int:
+    return _call(demo, arguments, "demo")
+
+
+def demo(out: Path = Path("runs/demo")) -> None:
+    """Train a small tokenizer on drawn scenes, write tokens, and show the pictures (under 3 minutes on 2 cores).
+
+    Args:
+        out: folder for everything that is made.
+    """
+    from datamodules.shapes_world_data import ensure_shapes_world
+    from mmmask.shipped import find
+
+    print("1/3 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
+    shapes = ensure_shapes_world()
+    print("2/3 training a tokenizer")
+    config = str(find("demo/tokenizer.yaml"))
+    if code := _trainer("fit")(["--config", config, "--trainer.default_root_dir", str(out / "tokenizer")]):
+        raise UserError(f"the demo's training ended with exit code {code}.")
+    print("3/3 writing token shards")
+    tokenize(out / "tokenizer", str(shapes / "test-*.tar"), out / "tokens")
+    print("done. Pictures:")
+    for picture in sorted(out.rglob("*.png"), key=os.path.getmtime)[-2:]:
+        print(f"  {picture}")
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "demo": (_demo, "see the whole thing work, in minutes, on this machine"),
+    "configs": (_configs, "list the shipped configurations, copy them"),
+    "check": (_check, "build what a configuration describes, take one batch, train nothing"),
+    "fit": (_trainer("fit"), "train: mmmask fit --config CONFIG.yaml"),
+    "validate": (_trainer("validate"), "measure a checkpoint on the validation data"),
+    "test": (_trainer("test"), "measure a checkpoint on the test data"),
+    "predict": (_trainer("predict"), "run a checkpoint on data"),
+    "tokenize": (_tokenize, "write the tokens of a data set as shards"),
+    "shards": (_shards, "convert, index, verify, show, stats of WebDataset shards"),
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""LightningCLI as mmmask uses it: class paths in YAML, errors as sentences, `check` and `load_run` on top."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mmmask.config_errors import known_keys, sentence
+from mmmask.errors import UserError
+
+
+class Parser(LightningArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the complaint as a sentence."""
+        raise UserError(sentence(message, known_keys(self))) from ex
+
+
+def command_line(arguments: list[str], run: bool) -> LightningCLI:
+    """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
+    return LightningCLI(
+        pl.LightningModule,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        parser_class=Parser,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        auto_configure_optimizers=False,
+        args=arguments,
+        run=run,
+    )
+
+
+def train(arguments: list[str]) -> None:
+    """Run one of fit, validate, test, predict."""
+    command_line(arguments, run=True)
+
+
+def check(arguments: list[str]) -> None:
+    """Build everything, take one training batch and one step's forward pass, and say how large it all is."""
+    cli = command_line(arguments, run=False)
+    from rich import print as rich_print
+    from rich.table import Table
+
+    cli.datamodule.prepare_data()
+    cli.datamodule.setup("fit")
+    loader = cli.datamodule.train_dataloader()
+    start = time.perf_counter()
+    batch = next(iter(loader))
+    table = Table("what", "value", box=None)
+    for name, value in batch.items():
+        shown = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else f"{len(value)} entries"
+        table.add_row(f"batch[{name}]", shown)
+    parameters = sum(p.numel() for p in cli.model.parameters())
+    trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
+    table.add_row("parameters", f"{parameters:,} ({trained:,} trained)")
+    table.add_row("memory", f"{_training_bytes(cli.model) / 2**20:,.1f} MiB for weights, gradients and Adam's state")
+    table.add_row("batch memory", f"{_batch_bytes(batch) / 2**20:,.1f} MiB")
+    accumulate = int(cli.trainer.accumulate_grad_batches)
+    table.add_row("steps per epoch", f"{-(-len(loader) // accumulate):,}")
+    table.add_row("first batch", f"{time.perf_counter() - start:.2f} s")
+    rich_print(table)
+
+
+def _training_bytes(model: torch.nn.Module) -> int:
+    weights = sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])
+    return weights + 3 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def _batch_bytes(batch: dict[str, Any]) -> int:
+    return sum(value.numel() * value.element_size() for value in batch.values() if isinstance(value, torch.Tensor))
+
+
+def load_run(run: Path) -> tuple[Any, Any]:
+    """The task (with its trained weights, in eval mode) and the data of a run folder."""
+    run = Path(run)
+    configs = sorted(run.rglob("config.yaml"), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise UserError(f"{run} is no run folder: there is no config.yaml in it. Train first: mmmask fit --config ...")
+    checkpoints = sorted(configs[-1].parent.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        raise UserError(f"{configs[-1].parent} holds no checkpoint yet (*.ckpt). Let the training reach its first one.")
+    cli = command_line(["--config", str(configs[-1])], run=False)
+    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
+    cli.model.load_state_dict(state["state_dict"])
+    return cli.model.eval(), cli.datamodule
