@@ -97,3 +97,13 @@ def save_sheet(shards: ShardSet, path: Path, count: int) -> Path:
     """Write the contact sheet as PNG."""
     contact_sheet(shards, count).save(path)
     return path
+
+
+def shown(field: str, content: bytes | None) -> str:
+    """A field in a table: text as it is, the rest by its size."""
+    if content is None:
+        return "-"
+    if field.rpartition(".")[2] in ("txt", "cls", "json"):
+        text = content.decode(errors="replace").strip()
+        return text if len(text) <= 40 else f"{text[:39]}…"
+    return f"{len(content):,} B"

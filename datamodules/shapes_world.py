@@ -1,8 +1,8 @@
 """ShapesWorld: small procedural scenes of coloured shapes whose modalities are aligned pixel by pixel.
 
 A scene holds one to three flat shapes in front of a tilted wall. Nearer shapes are larger and hide those
-behind; the nearest one names the class, its shape times its colour family ("warm circle"). Scene `i` depends on
-(seed, split, i, size) and on nothing else, so any part of a set can be made anywhere in any order.
+behind. The nearest one names the class: its shape and its colour family ("warm circle"). Scene `i` depends
+on (seed, split, i, size) and on nothing else, so any part of a set can be made anywhere in any order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -31,12 +32,14 @@ COLORS = {  # name -> sRGB; the first three are the warm family, the others the 
 }
 FAMILIES = ("warm", "cool")
 CLASS_NAMES = tuple(f"{family} {shape}" for shape in SHAPES for family in FAMILIES)
+SIZES = ("small", "large")
 PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 
 MAX_OBJECTS = 3
 SMALLEST, LARGEST = 0.12, 0.32  # radii, in widths of the frame
+NEAREST = 0.2  # least radius of the nearest object: even at 8 px it covers the centre of some pixel
 MARGIN = 1.11  # the corners of a square reach this many radii: nothing is cut off by the frame
-LARGE = 0.22  # from this radius on the caption says "large"
+LARGE = 0.235  # from this radius on the caption says so
 CANDIDATES = 6  # places tried for an object until it is clear enough of those before it
 CHUNK_SCENES, CHUNK_PIXELS = 512, 1 << 20  # bound what one chunk takes to some tens of MB
 
@@ -75,11 +78,11 @@ class ShapesWorld:
 
     def __post_init__(self) -> None:
         if not _is_integer(self.size) or not 8 <= self.size <= 1024:
-            raise UserError(f"ShapesWorld: size must be a whole number of pixels from 8 to 1024, got {self.size!r}.")
+            raise UserError(f"ShapesWorld: size must be 8 to 1024 pixels, a whole number, got {self.size!r}.")
         if not _is_integer(self.seed):
             raise UserError(f"ShapesWorld: seed must be a whole number, got {self.seed!r}.")
         if not isinstance(self.split, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", self.split):
-            raise UserError(f"ShapesWorld: split is a name of letters, digits, '-' and '_', got {self.split!r}.")
+            raise UserError(f"ShapesWorld: split must be letters, digits, '-' and '_', got {self.split!r}.")
 
     @property
     def _step(self) -> int:
@@ -97,7 +100,7 @@ class ShapesWorld:
         return Scenes(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in arrays}, caption=captions)
 
     def samples(self, count: int) -> Iterator[Sample]:
-        """The first `count` scenes, encoded for shards; the pixel values of every PNG are those of `Scenes`."""
+        """The first `count` scenes, encoded for shards; every PNG holds the very values of `Scenes`."""
         if not _is_integer(count) or count < 1:
             raise UserError(f"ShapesWorld: count must be a whole number of at least 1, got {count!r}.")
         return self._samples(count)
@@ -123,7 +126,7 @@ class ShapesWorld:
         visible, shown = _visibility(distance, layout.shape >= 0)
         wall = _wall(layout, self.size)
 
-        row = np.where(shown, np.cumsum(shown, axis=1), 0).astype(np.uint8)  # k + 1 once the hidden are left out
+        row = (shown * np.cumsum(shown, axis=1)).astype(np.uint8)  # k + 1 with the hidden objects left out
         instance = (visible * row[:, :, None, None]).sum(axis=1, dtype=np.uint8)
         kinds = layout.shape + 1
         nearness = np.rint(96 + 159 * (layout.radius - SMALLEST) / (LARGEST - SMALLEST)).astype(np.uint8)
@@ -156,9 +159,9 @@ class _Draws:
     def uniform(self, *shape: int) -> np.ndarray:
         """The next numbers of every scene: (N, *shape)."""
         size = int(np.prod(shape))
-        counter = np.arange(self.drawn + 1, self.drawn + 1 + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        counter = np.arange(self.drawn + 1, self.drawn + 1 + size, dtype=np.uint64)
         self.drawn += size
-        bits = _mixed(self.keys[:, None] + counter) >> np.uint64(11)
+        bits = _mixed(self.keys[:, None] + counter * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)
         return (bits * 2.0**-53).reshape(len(self.keys), *shape)
 
     def choice(self, options: int, *shape: int) -> np.ndarray:
@@ -208,7 +211,7 @@ def _lay_out(draws: _Draws) -> _Layout:
 
 def _radii(draws: _Draws) -> np.ndarray:
     """(N, K): each object smaller than the one before it, so that depth can be told from the picture."""
-    radius = [0.18 + (LARGEST - 0.18) * draws.uniform()]
+    radius = [NEAREST + (LARGEST - NEAREST) * draws.uniform()]
     for _ in range(1, MAX_OBJECTS):
         radius.append(SMALLEST + (radius[-1] - SMALLEST) * (0.35 + 0.45 * draws.uniform()))
     return np.stack(radius, axis=1)
@@ -224,24 +227,25 @@ def _places(draws: _Draws, radius: np.ndarray) -> np.ndarray:
         gap = np.sqrt(((tried[:, :, None] - centre[:, None, :k]) ** 2).sum(axis=3))
         reach = radius[:, k, None, None] + radius[:, None, :k]
         clearance = (gap / reach).min(axis=2, initial=1)
-        best = np.minimum(clearance, 0.7).argmax(axis=1)  # the first that is clear enough, or else the clearest
+        best = np.minimum(clearance, 0.7).argmax(axis=1)  # the first clear enough, or else the clearest
         centre[:, k] = tried[scenes, best]
     return centre
 
 
 def _distances(layout: _Layout, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distances in pixels at pixel centres (N, K, H, W), and how much light from above left falls there."""
+    """Signed distances in pixels at pixel centres (N, K, H, W), and how much light falls there."""
     pixel = ((np.arange(size) + 0.5) / size).astype(np.float32)
     distance = np.full((*layout.shape.shape, size, size), np.inf, dtype=np.float32)
-    light = np.ones_like(distance)
+    light = np.ones_like(distance)  # it comes from above left
     for kind, signed_distance in enumerate(SIGNED_DISTANCES):
         n, k = np.nonzero(layout.shape == kind)
-        radius, angle, centre = (a[n, k].astype(np.float32) for a in (layout.radius, layout.angle, layout.centre))
-        dx = ((pixel - centre[:, 0, None]) / radius[:, None])[:, None, :]  # (M, 1, W), in radii
-        dy = ((pixel - centre[:, 1, None]) / radius[:, None])[:, :, None]  # (M, H, 1)
-        cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-        along = signed_distance(cos * dx + sin * dy, cos * dy - sin * dx)
-        distance[n, k] = along * (radius * size)[:, None, None]
+        radius = layout.radius[n, k, None].astype(np.float32)
+        x, y = layout.centre[n, k].astype(np.float32).T[:, :, None]
+        dx = ((pixel - x) / radius)[:, None, :]  # (M, 1, W), in radii
+        dy = ((pixel - y) / radius)[:, :, None]  # (M, H, 1)
+        cos, sin = (f(layout.angle[n, k]).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+        in_radii = signed_distance(cos * dx + sin * dy, cos * dy - sin * dx)
+        distance[n, k] = in_radii * (radius[:, :, None] * size)
         light[n, k] = 1 - np.float32(0.1) * (dx + dy)
     return distance, light
 
@@ -261,11 +265,11 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.abs(x), np.abs(y)
-    return np.maximum(np.maximum(x, y) - 0.98, np.minimum(x, y) - 0.32)
+    return np.maximum(np.maximum(x, y) - 0.98, np.minimum(x, y) - 0.36)
 
 
 def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.abs(np.sqrt(x * x + y * y) - 0.76) - 0.22
+    return np.abs(np.sqrt(x * x + y * y) - 0.74) - 0.27
 
 
 SIGNED_DISTANCES = (_circle, _square, _triangle, _cross, _ring)  # in the order of SHAPES, of about one radius
@@ -274,7 +278,7 @@ SIGNED_DISTANCES = (_circle, _square, _triangle, _cross, _ring)  # in the order 
 def _visibility(distance: np.ndarray, placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Visible pixels per object (N, K, H, W), and which objects are shown (N, K).
 
-    An object of which less than a third would be seen is left out, so that captions and boxes name what can be seen.
+    An object of which less than a third would be seen is left out: captions and boxes name what can be seen.
     """
     visible, shown = distance <= 0, placed.copy()
     hidden = np.zeros_like(visible[:, 0])
@@ -333,7 +337,7 @@ def _corners(visible: np.ndarray) -> np.ndarray:
 
 def _captions(layout: _Layout, shown: np.ndarray) -> list[str]:
     """ "a large red circle in front of a small blue square, bottom left": the place is that of the first."""
-    phrases = [f"a {size} {color} {shape}" for size in ("small", "large") for color in COLORS for shape in SHAPES]
+    phrases = [f"a {size} {color} {shape}" for size, color, shape in product(SIZES, COLORS, SHAPES)]
     phrase = ((layout.radius >= LARGE) * len(COLORS) + layout.color) * len(SHAPES) + layout.shape
     third = (layout.centre[:, 0] > 0.42).astype(int) + (layout.centre[:, 0] > 0.58)
     place = third[:, 0] + 3 * third[:, 1]

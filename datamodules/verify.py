@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules.index import ABSENT, ShardError, ShardIndex, build, index_path, load
+from datamodules.index import ABSENT, ShardError, ShardIndex, build, index_path, load, load_or_build
 from datamodules.readers import PICKLES
 from datamodules.shards import Urls, expand
 
@@ -42,11 +42,9 @@ def shard_problems(tar: Path) -> Iterator[str]:
         if stored is not None:
             yield from _bad_fields(tar, stored)
         return
-    if stored is None:
-        yield f"{tar}: has no index (run: mmmask shards index {tar.parent})"
-    elif len(stored) != len(index):
+    if stored is not None and len(stored) != len(index):
         yield f"{tar}: holds {len(index)} samples, its index says {len(stored)}"
-    elif stored.sha256 != index.sha256:
+    elif stored is not None and stored.sha256 != index.sha256:
         yield f"{tar}: its bytes differ from those that were indexed (sha256)"
     yield from _bad_fields(tar, stored or index)
 
@@ -102,12 +100,18 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
 
 
 def _repeated_keys(tar: Path, owner: dict[int, str]) -> Iterator[str]:
-    if not index_path(tar).is_file():
-        return
-    for key in load(index_path(tar)).all_keys():
+    for key in _keys(tar):
         first = owner.setdefault(hash(key), str(tar))
         if first != str(tar):
             yield f"{tar}: sample '{key}' has the same key as one in {first}"
+
+
+def _keys(tar: Path) -> list[str]:
+    """The keys of a shard as indexed; none when there is no index and none can be made."""
+    try:
+        return (load(index_path(tar)) if index_path(tar).is_file() else load_or_build(tar)).all_keys()
+    except ShardError:
+        return []
 
 
 def _misaligned(groups: dict[str, list[str]]) -> Iterator[str]:
@@ -118,9 +122,7 @@ def _misaligned(groups: dict[str, list[str]]) -> Iterator[str]:
         )
         return
     for urls in zip(*groups.values(), strict=True):
-        if not all(index_path(Path(url)).is_file() for url in urls):
-            continue
-        keys = {url: set(load(index_path(Path(url))).all_keys()) for url in urls}
+        keys = {url: set(_keys(Path(url))) for url in urls}
         everything = set().union(*keys.values())
         for url in urls:
             if lacking := sorted(everything - keys[url]):
