@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.order import Batches, Mixture, sample_generator
 from datamodules.readers import Reader
@@ -47,13 +47,7 @@ class Samples(Dataset[Any]):
         tolerance: Tolerance,
         seed: int,
     ) -> None:
-        self.sets, self.order, self.readers, self.tolerance, self.seed = (
-            sets,
-            order,
-            dict(readers),
-            tolerance,
-            seed,
-        )
+        self.sets, self.order, self.readers, self.tolerance, self.seed = sets, order, dict(readers), tolerance, seed
         if reserved := {"key", "present", "skipped"} & set(self.readers):
             raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")
         self._draws = any(reader.draws for reader in self.readers.values())
@@ -77,9 +71,10 @@ class Samples(Dataset[Any]):
         Errors are returned: raised in a worker they would come wrapped in its traceback.
         """
         try:
-            return self._batch(*request)
+            batch = self._batch(*request)
         except UserError as error:
             return error
+        return batch if get_worker_info() is None else _small_as_arrays(batch)
 
     def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
         source, shard, row = self.order.locate(epoch, positions)
@@ -210,6 +205,16 @@ class ShardLoader:
         """Lightning looks here for `set_epoch`."""
         return self
 
+    @property
+    def _iterator(self) -> Any:
+        """Lightning looks here for the workers to end with a run. (Left to the garbage collector, which closes
+        their queues first, each would take five seconds to go.)"""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, none: None) -> None:
+        self._loader._iterator = none
+
     def set_epoch(self, epoch: int) -> None:
         """Start this epoch at the next iteration; the epoch being resumed is left where it is."""
         if epoch != self.epoch or not self._resumed:
@@ -229,11 +234,12 @@ class ShardLoader:
         self.skips = Skips()
         batches = self._batches(self.position)
         self._plan.epoch, self._plan.batches = self.epoch, batches
-        for count, batch in enumerate(self._loader):
-            if isinstance(batch, UserError):
-                raise batch
+        for count, received in enumerate(self._loader):
+            if isinstance(received, UserError):
+                raise received
             self.position = batches.end(count)
             self.delivered += 1
+            batch = _as_tensors(received)
             self.skips.add(batch, self.samples.tolerance)
             if count == len(batches) - 1:
                 self.skips.report()
@@ -277,3 +283,20 @@ class _Plan:
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+SMALL = 1 << 18  # bytes
+
+
+def _small_as_arrays(batch: dict[str, Any]) -> dict[str, Any]:
+    """Small tensors leave a worker as arrays, through the pipe: a shared-memory file for each costs far more."""
+    small = {
+        name: value.numpy()
+        for name, value in batch.items()
+        if isinstance(value, torch.Tensor) and value.element_size() * value.numel() <= SMALL
+    }
+    return {**batch, **small}
+
+
+def _as_tensors(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in batch.items()}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from datamodules.shards import BadSample
@@ -71,7 +73,8 @@ class Image(Reader):
         if size < 1 or not 0 < scale[0] <= scale[1] <= 1:
             raise UserError(f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= 1, got {scale}.")
         self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
-        self.resample = Pillow.Resampling[resample.upper()]
+        self.resample = "nearest-exact" if resample == "nearest" else resample
+        self._smooth = {} if resample == "nearest" else {"antialias": True}
         self.max_pixels = max_pixels
 
     @property
@@ -95,13 +98,16 @@ class Image(Reader):
         box = self._box(image.width, image.height, rng)
         if image.format == "JPEG":
             box = self._draft(image, box)
-        array = np.asarray(self._scaled(_with_channels(image, self.channels), box))
+        pixels = torch.from_numpy(np.array(_with_channels(image, self.channels)))  # (H, W) or (H, W, C)
+        left, top, right, bottom = box
+        planes = pixels.view(*pixels.shape[:2], self.channels)[top:bottom, left:right].permute(2, 0, 1)
+        if planes.shape[1:] != (self.size, self.size):
+            planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
         if self.flip and rng.random() < 0.5:
-            array = array[:, ::-1]
-        array = array[..., None] if array.ndim == 2 else array
-        return np.ascontiguousarray(array.transpose(2, 0, 1))
+            planes = planes.flip(-1)
+        return planes.numpy()
 
-    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """The part of the image that is used: left, top, right, bottom."""
         if self.crop == "none":
             if (width, height) != (self.size, self.size):
@@ -109,28 +115,26 @@ class Image(Reader):
                     f"image of {width}x{height} pixels where {self.size}x{self.size} was asked (crop: none)"
                 )
             return 0, 0, width, height
-        side = float(min(width, height))
+        side = min(width, height)
         if self.crop == "centre":
-            left, top = (width - side) / 2, (height - side) / 2
+            left, top = (width - side) // 2, (height - side) // 2
         else:
-            side *= np.sqrt(rng.uniform(*self.scale))
-            left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+            side = max(1, round(side * math.sqrt(rng.uniform(*self.scale))))
+            left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
         return left, top, left + side, top + side
 
-    def _draft(self, image: Any, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
+        left, top, right, bottom = box
+        shrink = (right - left) // self.size
+        if shrink < 2:
+            return box
         width = image.width
-        shrink = (box[2] - box[0]) / self.size
-        if shrink >= 2:
-            image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
-        ratio = image.width / width
-        left, top, right, bottom = (edge * ratio for edge in box)
-        return left, top, min(right, image.width), min(bottom, image.height)
-
-    def _scaled(self, image: Any, box: tuple[float, float, float, float]) -> Any:
-        if box == (0, 0, self.size, self.size) and image.size == (self.size, self.size):
-            return image
-        return image.resize((self.size, self.size), self.resample, box=box)
+        image.draft(None, (image.width // shrink, image.height // shrink))
+        factor = round(width / image.width)
+        side = max(1, (right - left) // factor)
+        left, top = min(left // factor, image.width - side), min(top // factor, image.height - side)
+        return left, top, left + side, top + side
 
     def absent(self, like: Any) -> np.ndarray:
         """A black image."""
