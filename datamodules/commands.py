@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from datamodules import overview, verify
+from datamodules import convert, overview, verify
 from datamodules.index import ShardError, build, index_path, write
-from datamodules.pack import pack
+from datamodules.pack import PackReport, pack
 from datamodules.shards import ShardSet, expand
 
 
@@ -99,13 +98,94 @@ def shapes(out: Path, count: int = 10_000, size: int = 32, seed: int = 0, split:
     """
     from datamodules.shapes_world import ShapesWorld
 
-    print("\n".join(pack(ShapesWorld(size=size, seed=seed, split=split).samples(count), out, split).lines()))
+    _report({split: pack(ShapesWorld(size=size, seed=seed, split=split).samples(count), out, split)})
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+def _report(reports: dict[str, PackReport]) -> None:
+    for split, report in reports.items():
+        print("\n".join(f"{split}: {line}" for line in report.lines()))
+
+
+def pack_folder(source: Path, out: Path, **packing: Any) -> None:
+    """Class folders as ImageNet has them: train/<class>/<name>.jpg, or <class>/<name>.jpg without splits.
+
+    Args:
+        source: the folder that holds the splits or the classes.
+        out: folder to write shards into.
+    """
+    _report(convert.pack_all(convert.image_folder(source), out, **packing))
+
+
+def pack_table(
+    source: Path,
+    out: Path,
+    image: str | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    key: str | None = None,
+    split: str | None = None,
+    images: Path | None = None,
+    **packing: Any,
+) -> None:
+    """Rows of a CSV, TSV, JSON lines, JSON or Parquet file.
+
+    Args:
+        source: the file.
+        out: folder to write shards into.
+        image: column with the paths of the pictures.
+        text: column with texts.
+        label: column with classes, as names or numbers.
+        key: column with the samples' keys (default: numbers of the rows).
+        split: column that says train, test, ... (default: all train).
+        images: folder that the pictures' paths start at (default: that of the file).
+    """
+    columns = convert.Columns(image, text, label, key, split)
+    _report(convert.pack_all(convert.table(source, columns, images), out, **packing))
+
+
+def pack_food101(source: Path, out: Path, **packing: Any) -> None:
+    """ETHZ Food-101: images/ and meta/.
+
+    Args:
+        source: its folder.
+        out: folder to write shards into.
+    """
+    _report(convert.pack_all(convert.food101(source), out, **packing))
+
+
+def pack_upmc_food101(source: Path, out: Path, **packing: Any) -> None:
+    """UPMC-Food-101, pictures with titles: images/ and texts/.
+
+    Args:
+        source: its folder.
+        out: folder to write shards into.
+    """
+    _report(convert.pack_all(convert.upmc_food101(source), out, **packing))
+
+
+def pack_n24news(source: Path, out: Path, text: convert.TextField = "abstract", **packing: Any) -> None:
+    """N24News, pictures with texts of 24 sections: news/ and imgs/.
+
+    Args:
+        source: its folder.
+        out: folder to write shards into.
+        text: which text goes with the picture.
+    """
+    _report(convert.pack_all(convert.n24news(source, text), out, **packing))
+
+
+COMMANDS: dict[str, Any] = {
+    "pack": {
+        "_help": "turn raw data into shards: a folder tree, a table, or a published data set",
+        "folder": pack_folder,
+        "table": pack_table,
+        "food101": pack_food101,
+        "upmc-food101": pack_upmc_food101,
+        "n24news": pack_n24news,
+    },
+    "shapes": shapes,
     "index": index,
     "verify": check,
     "show": show,
     "stats": stats,
-    "shapes": shapes,
 }

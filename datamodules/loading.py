@@ -200,6 +200,8 @@ class ShardLoader:
             timeout=timeout if num_workers else 0,
         )
 
+    batch_sampler = None  # Lightning asks
+
     @property
     def sampler(self) -> ShardLoader:
         """Lightning looks here for `set_epoch`."""

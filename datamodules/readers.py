@@ -125,7 +125,7 @@ class Image(Reader):
 
     def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
-        left, top, right, bottom = box
+        left, top, right, _ = box
         shrink = (right - left) // self.size
         if shrink < 2:
             return box
