@@ -129,6 +129,40 @@ def _configs(arguments: list[str]) -> int:
     return _call({"list": shipped.show, "copy": shipped.copy}, arguments or ["list"], "configs")
 
 
+def _doctor(arguments: list[str]) -> int:
+    return _call(doctor, arguments, "doctor")
+
+
+def doctor(folder: Path = Path(), json: bool = False) -> int:
+    """Look at versions, devices, memory, disk and limits, and try one training step. Exit code 1: cannot train.
+
+    Args:
+        folder: where runs would be written.
+        json: print a list of records instead of a table.
+    """
+    from mmmask.doctor import can_train, findings
+
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}.")
+    found = list(findings(folder))
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        print(dumps([asdict(finding) for finding in found], indent=1))
+    else:
+        from rich import print as rich_print
+        from rich.table import Table
+
+        table = Table("", "what", "found", "what to do", box=None)
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        for row in found:
+            table.add_row(f"[{colours[row.state]}]{row.state}", row.what, row.found, row.advice)
+        rich_print(table)
+        print("training can run" if can_train(found) else "training cannot run: see the rows that say fail")
+    return OK if can_train(found) else FAILED
+
+
 def _demo(arguments: list[str]) -> int:
     return _call(demo, arguments, "demo")
 
@@ -157,6 +191,7 @@ def demo(out: Path = Path("runs/demo")) -> None:
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "see the whole thing work, in minutes, on this machine"),
+    "doctor": (_doctor, "say what works on this machine and what to do about the rest"),
     "configs": (_configs, "list the shipped configurations, copy them"),
     "check": (_check, "build what a configuration describes, take one batch, train nothing"),
     "fit": (_trainer("fit"), "train: mmmask fit --config CONFIG.yaml"),

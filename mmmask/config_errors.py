@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser
 
 from mmmask.errors import UserError, nearest
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors are `UserError`s."""
+    """An argument parser whose errors are `UserError`s, and whose switches need no value."""
+
+    def add_argument(self, *names: Any, **options: Any) -> Any:
+        """Make `--json` mean `--json true`, and `--no_json` false."""
+        if options.get("type") is bool and "action" not in options:
+            del options["type"]
+            options["action"] = ActionYesNo
+        return super().add_argument(*names, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the complaint as a sentence."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +26,9 @@ class Parser(LightningArgumentParser):
 
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
+    for noise in ("LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers"):
+        warnings.filterwarnings("ignore", message=noise)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
     return LightningCLI(
         pl.LightningModule,
         pl.LightningDataModule,
@@ -40,7 +45,9 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
 
 def train(arguments: list[str]) -> None:
     """Run one of fit, validate, test, predict."""
-    command_line(arguments, run=True)
+    trainer = command_line(arguments, run=True).trainer
+    if trainer.is_global_zero and trainer.log_dir:
+        print(f"run folder: {trainer.log_dir}")
 
 
 def check(arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""Quantizers: each vector becomes the nearest of finitely many codes.
+"""Quantizers: each vector becomes one of finitely many codes.
 
-All share one interface: `forward(z) -> Quantized` for training, `codes(ids)` for the way back.
+All share one interface: `forward(z)` to train through, `nearest(z)` and `codes(ids)` to use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmmask.errors import UserError
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of `z`: the codes with gradients to `z`, their ids, its own loss."""
+    """What a quantizer makes of `z`: codes that pass gradients straight to `z`, their ids, its own loss."""
 
     z_q: Tensor  # (B, N, D)
     ids: Tensor  # (B, N)
@@ -25,7 +25,7 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Maps vectors of `dim` numbers to one of `vocab_size` codes."""
+    """Maps vectors of `dim` numbers to `vocab_size` codes; only `forward` in training mode learns."""
 
     vocab_size: int
     dim: int
@@ -33,16 +33,21 @@ class Quantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         raise NotImplementedError
 
+    def nearest(self, z: Tensor) -> Tensor:
+        """The ids `(...)` of vectors `(..., D)`."""
+        raise NotImplementedError
+
     def codes(self, ids: Tensor) -> Tensor:
-        """The codes `(..., D)` behind `ids` `(...)`."""
+        """The codes `(..., D)` behind ids `(...)`."""
         raise NotImplementedError
 
 
 class CosineQuantizer(Quantizer):
-    """Codes and vectors on the unit sphere (ViT-VQGAN), codes follow their vectors (exponential averages).
+    """Vectors and codes on the unit sphere (ViT-VQGAN); codes follow their vectors by running averages.
 
-    A code whose share of use sinks below `dead_below` of the mean share starts again at a vector of
-    the current batch. All codes are dead at the start, so the first batch sets them all.
+    A code used less than `dead_below` times the mean starts again at a vector of the current batch. At
+    the start all codes are dead: so the first batch places them. `commitment` weighs the pull of vectors
+    towards their codes, next to a mean squared error of images in 0..1.
     """
 
     codebook: Tensor
@@ -52,58 +57,66 @@ class CosineQuantizer(Quantizer):
     def __init__(
         self,
         vocab_size: int,
-        dim: int = 32,
-        decay: float = 0.99,
-        commitment: float = 1.0,
-        dead_below: float = 0.05,
+        dim: int = 16,
+        decay: float = 0.9,
+        commitment: float = 0.005,
+        dead_below: float = 0.2,
     ) -> None:
         super().__init__()
         if vocab_size < 2 or dim < 2:
             raise UserError(f"CosineQuantizer: vocab_size {vocab_size} and dim {dim} must both be 2 or more.")
         if not 0 <= decay < 1:
             raise UserError(f"CosineQuantizer: decay is {decay}; give a number from 0 up to, not including, 1.")
+        if not 0 <= dead_below < 1:
+            raise UserError(f"CosineQuantizer: dead_below is {dead_below}; give a number from 0 to below 1.")
         self.vocab_size, self.dim = vocab_size, dim
         self.decay, self.commitment, self.dead_below = decay, commitment, dead_below
         self.register_buffer("codebook", F.normalize(torch.randn(vocab_size, dim), dim=-1))  # (V, D)
-        self.register_buffer("sums", torch.zeros(vocab_size, dim))  # running mean of sum of vectors per code
-        self.register_buffer("share", torch.zeros(vocab_size))  # running share of vectors per code
+        self.register_buffer("sums", torch.zeros(vocab_size, dim))  # running: sum of vectors / all vectors
+        self.register_buffer("share", torch.zeros(vocab_size))  # running: number of vectors / all vectors
 
     def forward(self, z: Tensor) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):  # nearest codes need full precision
+        with torch.autocast(z.device.type, enabled=False):
             z = F.normalize(z.float(), dim=-1)
-            vectors = z.detach().flatten(0, -2)
             if self.training:
-                self._revive(vectors)
-            nearest = (vectors @ self.codebook.T).argmax(-1)
-            codes = self.codebook[nearest].view_as(z)
-            if self.training:
-                self._follow(vectors, nearest)
+                self._revive(z.detach().flatten(0, -2))
+            ids = self.nearest(z)
+            codes = self.codes(ids)
             loss = self.commitment * (z - codes).square().sum(-1).mean()
-            return Quantized(z + (codes - z).detach(), nearest.view(z.shape[:-1]), loss)
+            if self.training:
+                self._follow(z.detach().flatten(0, -2), ids.flatten())
+            return Quantized(z + (codes - z).detach(), ids, loss)
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):  # close codes differ in the last digits
+            return (z.float() @ self.codebook.T).argmax(-1)
 
     def codes(self, ids: Tensor) -> Tensor:
         return self.codebook[ids]
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor) -> None:
-        """Put dead codes onto random vectors of the batch, as many from each rank."""
-        picks = torch.randint(len(vectors), (self.vocab_size,), device=vectors.device)
-        if self.vocab_size <= len(vectors):
+        """Put dead codes onto random vectors of the batch, in turn from each rank."""
+        if len(vectors) >= self.vocab_size:
             picks = torch.randperm(len(vectors), device=vectors.device)[: self.vocab_size]
+        else:
+            picks = torch.randint(len(vectors), (self.vocab_size,), device=vectors.device)
         births = vectors[picks]
         if _distributed():
             turn = torch.arange(self.vocab_size, device=vectors.device) % dist.get_world_size()
             births = _sum_over_ranks(births * (turn == dist.get_rank())[:, None])
         mean = 1 / self.vocab_size
         dead = self.share < self.dead_below * mean
+        dead |= self.share == 0  # never placed
         self.codebook.copy_(torch.where(dead[:, None], births, self.codebook))
         self.sums.copy_(torch.where(dead[:, None], births * mean, self.sums))
         self.share.copy_(torch.where(dead, mean, self.share))
 
     @torch.no_grad()
     def _follow(self, vectors: Tensor, ids: Tensor) -> None:
-        """Move each code towards the mean direction of the vectors it stands for."""
-        batch = torch.zeros(self.vocab_size, self.dim + 1, device=vectors.device)  # sums and, last, counts
+        """Move each code towards the mean direction of the vectors it stands for, over all ranks."""
+        batch = vectors.new_zeros(self.vocab_size, self.dim + 1)  # sums and, last, counts
         batch.index_add_(0, ids, F.pad(vectors, (0, 1), value=1.0))
         batch = _sum_over_ranks(batch)
         batch /= batch[:, -1].sum()
@@ -113,7 +126,7 @@ class CosineQuantizer(Quantizer):
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Each of a few numbers is rounded to one of its levels (FSQ, Mentzer et al. 2023); nothing is learned."""
+    """Each number is rounded to one of its levels (FSQ, Mentzer et al. 2023); nothing is learned here."""
 
     levels: Tensor
     basis: Tensor
@@ -121,31 +134,34 @@ class FiniteScalarQuantizer(Quantizer):
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
-            raise UserError(f"FiniteScalarQuantizer: levels {list(levels)} must all be 2 or more, and at least one.")
+            raise UserError(f"FiniteScalarQuantizer: levels are {list(levels)}; give at least one, each 2 or more.")
         steps = torch.tensor(list(levels))
         self.dim, self.vocab_size = len(steps), int(steps.prod())
         self.register_buffer("levels", steps, persistent=False)  # (D,)
-        self.register_buffer("basis", steps.cumprod(0) // steps, persistent=False)  # (D,) 1, L0, L0 L1, ...
+        self.register_buffer("basis", steps.cumprod(0) // steps, persistent=False)  # (D,): 1, L0, L0 L1, ...
 
     def forward(self, z: Tensor) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
-            bounded = self._bound(z.float())
-            rounded = bounded.round()
-            half = self.levels // 2
-            ids = ((rounded.detach().long() + half) * self.basis).sum(-1)
-            z_q = (bounded + (rounded - bounded).detach()) / half
-            return Quantized(z_q, ids, z_q.new_zeros(()))
+            bounded = self.bound(z.float())
+            codes = (bounded + (bounded.round() - bounded).detach()) / (self.levels // 2)
+            return Quantized(codes, self.nearest(z), codes.new_zeros(()))
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            digits = self.bound(z.float()).round().long() + self.levels // 2
+            return (digits * self.basis).sum(-1)
 
     def codes(self, ids: Tensor) -> Tensor:
         half = self.levels // 2
         digits = ids[..., None] // self.basis % self.levels
         return (digits - half) / half
 
-    def _bound(self, z: Tensor) -> Tensor:
+    def bound(self, z: Tensor) -> Tensor:
         """Squash into the range that rounds to L integers; for even L it reaches one further below 0."""
         half_range = (self.levels - 1) * (1 - 1e-3) / 2
         offset = (1 - self.levels % 2) / 2
-        shift = (offset / half_range).tan()  # as published; atanh would keep 0 at 0
+        shift = (offset / half_range).tan()  # tan as published, though only atanh would keep 0 at 0
         return (z + shift).tanh() * half_range - offset
 
 

@@ -1,73 +1,80 @@
-"""A vision transformer on both sides of a quantizer (ViT-VQGAN, Yu et al. 2021, without the GAN).
+"""Images to tokens and back: a vision transformer on both sides of a quantizer (ViT-VQGAN, without the GAN).
 
-image -> convolutions -> patches -> blocks -> quantizer -> blocks -> patches -> convolutions -> image
+image -> overlapping convolutions -> blocks -> quantizer -> blocks -> convolutions -> image
+
+Convolutions in place of a plain patch projection learn several times faster on small data.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
-from mmmask.tokenizers.quantizers import Quantized, Quantizer
+from mmmask.tokenizers.quantizers import Quantizer
 from mmmask.transformer import Block
 
 
 class Reconstruction(NamedTuple):
-    """An image after the way through its tokens, with the quantizer's own loss."""
+    """Images after the way through their tokens, with the quantizer's own loss."""
 
-    images: Tensor  # (B, C, H, W), not clamped, so that gradients never stop
+    images: Tensor  # (B, C, H, W), not clamped: gradients must not stop at 0 and 1
     ids: Tensor  # (B, h, w)
     loss: Tensor  # ()
 
 
-class Encoder(nn.Module):
-    """Image `(B, C, H, W)` in -1..1 to features `(B, h, w, dim)`."""
+class Tokens2d(nn.Module):
+    """Blocks over a grid of features with learned positions: `(B, h, w, dim) -> (B, h, w, dim)`."""
 
-    def __init__(self, channels: int, width: int, patch: int, grid: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, grid: int, dim: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU())
-        self.patches = nn.Conv2d(width, dim, patch, stride=patch)
-        self.position = nn.Parameter(0.02 * torch.randn(grid * grid, dim))
+        self.position = nn.Parameter(0.02 * torch.randn(grid, grid, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
 
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.position
+        return self.norm(self.blocks(x.flatten(1, 2))).view_as(x)
+
+
+class Encoder(nn.Module):
+    """Images `(B, C, H, W)` in -1..1 to features `(B, h, w, dim)`; `sizes` are the channels while halving."""
+
+    def __init__(self, channels: int, sizes: list[int], grid: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, sizes[0], 3, padding=1))
+        for narrow, wide in pairwise(sizes):
+            self.stem.extend([nn.GELU(), nn.Conv2d(narrow, wide, 4, stride=2, padding=1)])
+        self.tokens = Tokens2d(grid, sizes[-1], depth, heads)
+
     def forward(self, images: Tensor) -> Tensor:
-        x = self.patches(self.stem(images))  # (B, dim, h, w)
-        h = x.shape[-2]
-        x = x.flatten(2).transpose(1, 2) + self.position
-        return self.norm(self.blocks(x)).unflatten(1, (h, -1))
+        return self.tokens(self.stem(images).permute(0, 2, 3, 1))
 
 
 class Decoder(nn.Module):
-    """Features `(B, h, w, dim)` to image `(B, C, H, W)` in -1..1."""
+    """Features `(B, h, w, dim)` to images `(B, C, H, W)` in -1..1: the encoder backwards."""
 
-    def __init__(self, channels: int, width: int, patch: int, grid: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, channels: int, sizes: list[int], grid: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.position = nn.Parameter(0.02 * torch.randn(grid * grid, dim))
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim)
-        self.patches = nn.ConvTranspose2d(dim, width, patch, stride=patch)
-        self.head = nn.Sequential(
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, channels, 3, padding=1),
-        )
+        self.tokens = Tokens2d(grid, sizes[-1], depth, heads)
+        self.head = nn.Sequential()
+        for wide, narrow in pairwise(sizes[::-1]):
+            self.head.extend([nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1), nn.GELU()])
+        self.head.append(nn.Conv2d(sizes[0], channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x.shape[1]
-        x = self.norm(self.blocks(x.flatten(1, 2) + self.position))
-        return self.head(self.patches(x.transpose(1, 2).unflatten(2, (h, -1))))
+        return self.head(self.tokens(x).permute(0, 3, 1, 2))
 
 
 class ViTTokenizer(nn.Module):
-    """Images to a grid of token ids and back.
+    """Square images to a grid of token ids, one per patch, and back.
 
-    `width` counts the channels of the full-size convolutions, `dim` those of the blocks; `depth` blocks
-    stand on each side of the quantizer.
+    `width` is the number of channels at full size, doubled at each halving; `dim` that of the `depth`
+    blocks on either side. `encode` and `decode` learn nothing, in whatever mode the module is.
     """
 
     def __init__(
@@ -77,56 +84,66 @@ class ViTTokenizer(nn.Module):
         channels: int = 3,
         patch: int = 4,
         dim: int = 128,
-        depth: int = 2,
+        depth: int = 1,
         heads: int = 4,
         width: int = 32,
     ) -> None:
         super().__init__()
-        if patch < 1 or image_size < 1 or image_size % patch:
+        if patch < 2 or patch & (patch - 1):
+            raise UserError(f"ViTTokenizer: patch is {patch}; choose a power of two: 2, 4, 8, 16 or 32.")
+        if image_size < patch or image_size % patch:
             raise UserError(
                 f"ViTTokenizer: image_size {image_size} does not divide into patches of {patch}; "
-                "choose an image_size that is a multiple of patch."
+                f"choose a multiple of {patch}."
             )
         if min(channels, dim, width) < 1 or depth < 0:
             raise UserError(
-                f"channels {channels}, dim {dim}, width {width} must be at least 1, depth {depth} at least 0."
+                "ViTTokenizer: channels, dim and width must be 1 or more and depth 0 or more; "
+                f"they are {channels}, {dim}, {width} and {depth}."
             )
         self.image_size, self.channels, self.grid = image_size, channels, image_size // patch
         self.vocab_size = quantizer.vocab_size
-        self.encoder = Encoder(channels, width, patch, self.grid, dim, depth, heads)
+        halvings = patch.bit_length() - 1
+        sizes = [width << i for i in range(halvings)] + [dim]
+        self.encoder = Encoder(channels, sizes, self.grid, depth, heads)
         self.to_code = nn.Linear(dim, quantizer.dim)
+        # Vectors spread around 0 in all directions from the first step on; without it codes collapse.
+        self.spread = nn.BatchNorm1d(quantizer.dim, affine=False)
         self.quantizer = quantizer
         self.from_code = nn.Linear(quantizer.dim, dim)
-        self.decoder = Decoder(channels, width, patch, self.grid, dim, depth, heads)
+        self.decoder = Decoder(channels, sizes, self.grid, depth, heads)
 
     def forward(self, images: Tensor) -> Reconstruction:
-        z_q, ids, loss = self._quantized(images)
-        return Reconstruction(self._images(z_q), ids, loss)
+        z = self._features(images)
+        z_q, ids, loss = self.quantizer(self.spread(z.flatten(0, 2)).view_as(z).flatten(1, 2))
+        return Reconstruction(self._images(z_q.view_as(z)), ids.view(z.shape[:-1]), loss)
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Token ids `(B, h, w)` of images `(B, C, H, W)` in 0..1."""
-        return self._quantized(images).ids
+        z = self._features(images)
+        mean, var = self.spread.running_mean, self.spread.running_var
+        flat = F.batch_norm(z.flatten(0, 2), mean, var, eps=self.spread.eps)
+        return self.quantizer.nearest(flat).view(z.shape[:-1])
 
+    @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
         """Images in 0..1 for token ids `(B, h, w)`."""
         if ids.shape[1:] != (self.grid, self.grid):
             raise UserError(
-                f"ViTTokenizer: ids are {tuple(ids.shape)}, expected (B, {self.grid}, {self.grid}); "
-                "decode the ids of a tokenizer with the same image_size and patch."
+                f"ViTTokenizer: ids have the shape {tuple(ids.shape)}, expected (B, {self.grid}, {self.grid}); "
+                "decode with the tokenizer that made them."
             )
         return self._images(self.quantizer.codes(ids)).clamp(0, 1)
 
-    def _quantized(self, images: Tensor) -> Quantized:
+    def _features(self, images: Tensor) -> Tensor:
         expected = (self.channels, self.image_size, self.image_size)
         if images.shape[1:] != expected:
             raise UserError(
-                f"ViTTokenizer: images are {tuple(images.shape[1:])}, expected {expected}; "
-                "resize the data or set channels and image_size to fit it."
+                f"ViTTokenizer: images have the shape {tuple(images.shape[1:])}, expected {expected}; "
+                "resize the data, or set channels and image_size to fit it."
             )
-        z = self.to_code(self.encoder(2 * images - 1))  # (B, h, w, code dim)
-        z_q, ids, loss = self.quantizer(z.flatten(1, 2))
-        size = (self.grid, self.grid)
-        return Quantized(z_q.unflatten(1, size), ids.unflatten(1, size), loss)
+        return self.to_code(self.encoder(2 * images - 1)).float()  # (B, h, w, code dim)
 
-    def _images(self, z_q: Tensor) -> Tensor:
-        return (self.decoder(self.from_code(z_q)) + 1) / 2
+    def _images(self, codes: Tensor) -> Tensor:
+        return (self.decoder(self.from_code(codes)) + 1) / 2

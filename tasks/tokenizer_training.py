@@ -1,0 +1,157 @@
+"""Train an image tokenizer: reconstruct images through their tokens."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanSquaredError, Metric
+from torchmetrics.image import PeakSignalNoiseRatio
+from torchvision.utils import make_grid, save_image
+
+from mmmask.errors import UserError
+from mmmask.tokenizers import ViTTokenizer
+
+SHOWN = 16  # validation images in the sample picture, 8 to a row
+SHOWN_PIXELS = 112  # least side of an image there, so that small ones are visible
+
+
+class CodeUse(Metric):
+    """Share of the vocabulary seen since the last reset, over all ranks."""
+
+    higher_is_better = True
+    full_state_update = False
+    seen: Tensor
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.add_state("seen", torch.zeros(vocab_size, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, ids: Tensor) -> None:
+        self.seen += torch.bincount(ids.flatten(), minlength=len(self.seen))
+
+    def compute(self) -> Tensor:
+        return (self.seen > 0).float().mean()
+
+
+class TokenizerTraining(LightningModule):
+    """Mean squared error plus the quantizer's loss; AdamW, linear warm-up, cosine to zero.
+
+    Batches hold images under `modality`: uint8 or float in 0..1, `(B, C, H, W)`. Each validation writes
+    originals over reconstructions to `samples/` in the run folder, and to loggers that take images.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ViTTokenizer,
+        modality: str = "image",
+        lr: float = 4e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 30,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:
+        super().__init__()
+        if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
+            raise UserError(
+                "TokenizerTraining: lr must be above 0, weight_decay and warmup_steps 0 or more; "
+                f"they are {lr}, {weight_decay} and {warmup_steps}."
+            )
+        self.save_hyperparameters(ignore=["tokenizer"])
+        self.tokenizer = tokenizer
+        self.modality, self.lr, self.weight_decay = modality, lr, weight_decay
+        self.warmup_steps, self.betas = warmup_steps, betas
+        self.val_mse, self.test_mse = MeanSquaredError(), MeanSquaredError()
+        self.val_code_use, self.test_code_use = CodeUse(tokenizer.vocab_size), CodeUse(tokenizer.vocab_size)
+        self.val_psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self._shown: list[Tensor] = []
+
+    def configure_optimizers(self) -> Any:
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise UserError("TokenizerTraining: the cosine schedule needs an end; set trainer.max_steps.")
+        weights = [p for p in self.tokenizer.parameters() if p.ndim > 1]
+        others = [p for p in self.tokenizer.parameters() if p.ndim <= 1]  # biases and norms do not decay
+        groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
+            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        images = self._images(batch)
+        reconstruction = self.tokenizer(images)
+        mse = F.mse_loss(reconstruction.images.float(), images)
+        loss = mse + reconstruction.loss
+        self.log("train/loss", loss, batch_size=len(images))
+        self.log("train/mse", mse, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        images, ids, reconstructed = self._there_and_back(batch)
+        for name, metric in (("mse", self.val_mse), ("psnr", self.val_psnr)):
+            metric(reconstructed, images)
+            self.log(f"val/{name}", metric, prog_bar=True, batch_size=len(images))
+        self.val_code_use(ids)
+        self.log("val/code_use", self.val_code_use, prog_bar=True, batch_size=len(images))
+        missing = SHOWN - sum(pair.shape[1] for pair in self._shown)
+        if missing > 0:
+            self._shown.append(torch.stack([images[:missing], reconstructed[:missing]]).cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        folder = self.trainer.log_dir or self.trainer.default_root_dir  # the same on all ranks: all must ask
+        shown, self._shown = self._shown, []
+        if self.trainer.is_global_zero and shown and not self.trainer.sanity_checking:
+            self._show(torch.cat(shown, dim=1), Path(folder) / "samples")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        images, ids, reconstructed = self._there_and_back(batch)
+        self.test_mse(reconstructed, images)
+        self.test_code_use(ids)
+        self.log("test/mse", self.test_mse, batch_size=len(images))
+        self.log("test/code_use", self.test_code_use, batch_size=len(images))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        return {"key": batch["key"], **self.tokens(batch)}
+
+    def tokens(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The token ids `(B, h, w)` of a batch, by modality: what `mmmask tokenize` writes."""
+        return {self.modality: self.tokenizer.encode(self._images(batch).to(self.device))}
+
+    def _there_and_back(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, their tokens, and the images that the tokens stand for."""
+        images = self._images(batch)
+        ids = self.tokenizer.encode(images)
+        return images, ids, self.tokenizer.decode(ids).float()
+
+    def _images(self, batch: dict[str, Any]) -> Tensor:
+        if self.modality not in batch:
+            raise UserError(
+                f"TokenizerTraining: the batch has no '{self.modality}', only {', '.join(sorted(batch))}; "
+                "set modality to one of them."
+            )
+        images = batch[self.modality]
+        return images.float() / 255 if images.dtype == torch.uint8 else images
+
+    def _show(self, pairs: Tensor, folder: Path) -> None:
+        """Write the picture: a row of originals, their reconstructions below, and the next row."""
+        rows = [image for eight in pairs.split(8, dim=1) for image in eight.flatten(0, 1)]
+        scale = max(1, -(-SHOWN_PIXELS // pairs.shape[-1]))
+        picture = make_grid(rows, nrow=min(8, pairs.shape[1]), padding=1, pad_value=1.0)
+        picture = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_image(picture, folder / f"reconstruction-step-{self.global_step:06d}.png")
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("reconstruction", picture, self.global_step)
