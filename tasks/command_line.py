@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mmmask.config_errors import known_keys, sentence
+from mmmask.config_errors import check_readable, known_keys, sentence
 from mmmask.errors import UserError
 
 
@@ -24,12 +26,43 @@ class Parser(LightningArgumentParser):
         raise UserError(sentence(message, known_keys(self))) from ex
 
 
+class CommandLine(LightningCLI):
+    """LightningCLI that looks at the checkpoint before anything is built, and never unpickles objects from it."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and check `--ckpt_path` if the verb has one."""
+        super().parse_arguments(parser, args)
+        settings = self.config.get(self.subcommand, {}) if self.subcommand else {}
+        if settings.get("ckpt_path"):
+            check_checkpoint(settings["ckpt_path"])
+            settings["weights_only"] = True
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a checkpoint that is missing, cut, foreign, or holds more than tensors and plain values."""
+    if path in ("best", "last", "hpc", "registry") or "://" in path:
+        return
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist.")
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"checkpoint {path} holds Python objects, which can run code: it is not loaded.") from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all. Take an older one.") from error
+    if not isinstance(content, dict) or "state_dict" not in content or "loops" not in content:
+        raise UserError(f"checkpoint {path} was not written by a training of mmmask, so it cannot be continued.")
+
+
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
+    for flag, value in pairwise([*arguments, ""]):
+        if flag == "--config":
+            check_readable(Path(value))
     for noise in ("LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers"):
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
-    return LightningCLI(
+    return CommandLine(
         pl.LightningModule,
         pl.LightningDataModule,
         subclass_mode_model=True,
