@@ -48,7 +48,7 @@ class Reader(ABC):
 
     def collate(self, values: Batch) -> Any:
         """Values -> what the batch holds."""
-        return torch.from_numpy(np.stack(values))
+        return torch.from_numpy(np.stack(values)).contiguous()
 
 
 class Image(Reader):

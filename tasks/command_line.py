@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 import time
 import warnings
 from itertools import pairwise
@@ -29,13 +30,15 @@ class Parser(LightningArgumentParser):
 class CommandLine(LightningCLI):
     """LightningCLI that looks at the checkpoint before anything is built, and never unpickles objects from it."""
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and check `--ckpt_path` if the verb has one."""
-        super().parse_arguments(parser, args)
-        settings = self.config.get(self.subcommand, {}) if self.subcommand else {}
+    def _parse_ckpt_path(self) -> None:
+        """Check `--ckpt_path` if the verb has one. (Lightning's own lets the settings stored in the checkpoint
+        win over the command line.)"""
+        settings = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
         if settings.get("ckpt_path"):
             check_checkpoint(settings["ckpt_path"])
             settings["weights_only"] = True
+        elif self.config.get("subcommand") in ("validate", "test", "predict"):
+            print("no --ckpt_path: these are the weights as the configuration makes them, untrained", file=sys.stderr)
 
 
 def check_checkpoint(path: str) -> None:
@@ -120,14 +123,16 @@ def _batch_bytes(batch: dict[str, Any]) -> int:
 
 def load_run(run: Path) -> tuple[Any, Any]:
     """The task (with its trained weights, in eval mode) and the data of a run folder."""
-    run = Path(run)
-    configs = sorted(run.rglob("config.yaml"), key=lambda path: path.stat().st_mtime)
-    if not configs:
-        raise UserError(f"{run} is no run folder: there is no config.yaml in it. Train first: mmmask fit --config ...")
-    checkpoints = sorted(configs[-1].parent.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not run.is_dir():
+        raise UserError(f"there is no run folder {run}. Train first: mmmask fit --config ...")
+    checkpoints = sorted(run.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
-        raise UserError(f"{configs[-1].parent} holds no checkpoint yet (*.ckpt). Let the training reach its first one.")
-    cli = command_line(["--config", str(configs[-1])], run=False)
+        raise UserError(f"{run} holds no checkpoint (*.ckpt). Let the training reach its first one.")
+    configs = [folder / "config.yaml" for folder in checkpoints[-1].parents if (folder / "config.yaml").is_file()]
+    if not configs:
+        raise UserError(f"there is no config.yaml beside {checkpoints[-1]} that says what it is a checkpoint of.")
+    check_checkpoint(str(checkpoints[-1]))
+    cli = command_line(["--config", str(configs[0])], run=False)
     state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
     cli.model.load_state_dict(state["state_dict"])
     return cli.model.eval(), cli.datamodule

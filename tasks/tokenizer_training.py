@@ -133,7 +133,7 @@ class TokenizerTraining(LightningModule):
         """Images, their tokens, and the images that the tokens stand for."""
         images = self._images(batch)
         ids = self.tokenizer.encode(images)
-        return images, ids, self.tokenizer.decode(ids).float()
+        return images, ids, self.tokenizer.decode(ids).float().contiguous()  # as torchmetrics needs it
 
     def _images(self, batch: dict[str, Any]) -> Tensor:
         if self.modality not in batch:

@@ -37,6 +37,7 @@ def test_a_batch_holds_each_modality_by_name(make_shards):
     assert sorted(number) == list(range(6))
     assert batch["image"].shape == (6, 3, 16, 16)
     assert batch["image"].dtype == torch.uint8
+    assert batch["image"].is_contiguous()
     assert batch["caption"] == [f"sample number {n}" for n in number]
     assert batch["label"].tolist() == [n % 3 for n in number]
     assert batch["tokens"].tolist() == [[n] * 4 for n in number]

@@ -31,9 +31,9 @@ def loader(count=32, batch_size=16, seed=0):
     return DataLoader(samples(count, seed), batch_size)
 
 
-def task(**settings):
+def task(channels=1, **settings):
     torch.manual_seed(0)
-    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 8, 1, 4, dim=16, heads=2, width=8)
+    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 8, channels, 4, dim=16, heads=2, width=8)
     return TokenizerTraining(tokenizer, **({"warmup_steps": 2} | settings))
 
 
@@ -83,8 +83,10 @@ def test_uint8_and_float_batches_are_the_same_images():
     assert model.predict_step(batch)["key"][:2] == ["000000", "000001"]
 
 
-def test_the_test_error_is_that_of_all_images(tmp_path):
-    model, data = task(), samples(24)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_test_error_is_that_of_all_images(tmp_path, channels):
+    model = task(channels)
+    data = [sample | {"image": sample["image"].expand(channels, 8, 8)} for sample in samples(24)]
     trainer = Trainer(logger=False, default_root_dir=tmp_path, **QUIET)
     result = trainer.test(model, DataLoader(data, 10), verbose=False)[0]
     images = torch.stack([s["image"] for s in data]) / 255
