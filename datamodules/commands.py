@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from datamodules import convert, overview, verify
@@ -63,7 +64,8 @@ def show(shards: str, out: Path = Path("contact-sheet.png"), count: int = 24) ->
     table = Table("key", *opened.fields, box=None)
     rows = [(shard, row) for shard in opened.shards for row in range(min(len(shard), count))][:count]
     for shard, row in rows:
-        table.add_row(shard.key(row), *(overview.shown(field, shard.read(row, field)) for field in opened.fields))
+        shown = [overview.shown(field, shard.read(row, field)) for field in opened.fields]
+        table.add_row(*(escape(cell) for cell in [shard.key(row), *shown]))
     Console().print(table)
     if overview.picture_fields(opened):
         print(f"contact sheet: {overview.save_sheet(opened, out, count)}")

@@ -75,7 +75,7 @@ def index_path(tar: Path) -> Path:
 def build(tar: Path) -> ShardIndex:
     """Read a tar from end to end and index it; a damaged one raises `ShardError` and says where."""
     rows: dict[str, dict[str, tuple[int, int, int]]] = {}
-    size = tar.stat().st_size
+    size = _size(tar)
     with open(tar, "rb") as stream:
         try:
             members = _members(stream, tar, size)
@@ -205,11 +205,7 @@ def load_or_build(tar: Path) -> ShardIndex:
 
     A tar whose size differs from its index is refused: it was cut or changed after indexing.
     """
-    if not tar.is_file():
-        raise ShardError(f"shard {tar} does not exist. Check the path or pattern.")
-    size = tar.stat().st_size
-    if size == 0:
-        raise ShardError(f"shard {tar} is empty (0 bytes). Copy or pack it again.")
+    size = _size(tar)
     beside = index_path(tar)
     if beside.is_file():
         index = load(beside)
@@ -224,6 +220,15 @@ def load_or_build(tar: Path) -> ShardIndex:
         cached.parent.mkdir(parents=True, exist_ok=True)
         write(build(tar), cached)
     return load(cached)
+
+
+def _size(tar: Path) -> int:
+    """Bytes of a tar; a missing or empty one is an error."""
+    if not tar.is_file():
+        raise ShardError(f"shard {tar} does not exist. Check the path or pattern.")
+    if not (size := tar.stat().st_size):
+        raise ShardError(f"shard {tar} is empty (0 bytes). Copy or pack it again.")
+    return size
 
 
 def cache_folder() -> Path:

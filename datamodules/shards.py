@@ -161,26 +161,32 @@ def expand(urls: str | Sequence[str], allow_pipe: bool = False) -> list[str]:
     """Paths, patterns and URLs -> the list of shards they name; an empty match is an error."""
     found: list[str] = []
     for pattern in [urls] if isinstance(urls, str | os.PathLike) else urls:
-        pattern = str(pattern)
-        if pattern.startswith("pipe:"):
-            if not allow_pipe:
-                raise UserError(f"'{pattern}' would run a shell command. Set allow_pipe: true if you trust it.")
-            found.append(pattern)
-            continue
-        for url in expand_urls(pattern):
-            if remote.is_remote(url):
-                found.append(url)
-            elif Path(url).is_dir():
-                found += sorted(str(path) for path in Path(url).glob("*.tar"))
-            elif any(letter in url for letter in "*?["):
-                found += sorted(glob.glob(url))
-            else:
-                found.append(url)
-        if not found:
+        named = _named_by(str(pattern), allow_pipe)
+        if not named:
             raise UserError(f"no shards match '{pattern}'. Check the path; shards are files ending in .tar.")
+        found += named
     if doubled := {url for url in found if found.count(url) > 1}:
         raise UserError(f"shard {min(doubled)} is listed twice: its samples would be seen twice per epoch.")
     return found
+
+
+def _named_by(pattern: str, allow_pipe: bool) -> list[str]:
+    """The shards that one path, pattern or URL names."""
+    if pattern.startswith("pipe:"):
+        if not allow_pipe:
+            raise UserError(f"'{pattern}' would run a shell command. Set allow_pipe: true if you trust it.")
+        return [pattern]
+    named: list[str] = []
+    for url in expand_urls(pattern):
+        if remote.is_remote(url):
+            named.append(url)
+        elif Path(url).is_dir():
+            named += sorted(str(path) for path in Path(url).glob("*.tar"))
+        elif any(letter in url for letter in "*?["):
+            named += sorted(glob.glob(url))
+        else:
+            named.append(url)
+    return named
 
 
 def _open_shards(groups: dict[str, list[str]]) -> list[Shard]:

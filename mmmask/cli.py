@@ -35,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"mmmask: {error}", file=sys.stderr)
         return USAGE
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        print(f"mmmask: {error.strerror}{f': {error.filename}' if error.filename else ''}.", file=sys.stderr)
+        return USAGE
     except KeyboardInterrupt:
         if debug:
             raise
@@ -152,12 +157,13 @@ def doctor(folder: Path = Path(), json: bool = False) -> int:
         print(dumps([asdict(finding) for finding in found], indent=1))
     else:
         from rich import print as rich_print
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("", "what", "found", "what to do", box=None)
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for row in found:
-            table.add_row(f"[{colours[row.state]}]{row.state}", row.what, row.found, row.advice)
+            table.add_row(f"[{colours[row.state]}]{row.state}", *map(escape, (row.what, row.found, row.advice)))
         rich_print(table)
         print("training can run" if can_train(found) else "training cannot run: see the rows that say fail")
     return OK if can_train(found) else FAILED

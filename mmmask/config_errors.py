@@ -72,6 +72,7 @@ def _reworded(text: str, keys: list[str]) -> str:
         return f"'{found[1]}' is not one of {', '.join(choices)}.{nearest(found[1], choices)}"
     if found := re.search(r"arguments are required: (.*)", text):
         missing = re.sub(r"\b(?!model|data|trainer)\w+\.", "", found[1]).rstrip(".")  # without the verb
+        missing = ", ".join(sorted(missing.split(", ")))
         return f"missing: {missing}. See --help; settings can come from --config FILE.yaml."
     if found := re.search(r"Expected a <class '(\w+)'>\. Got value: (.*?)\.?$", text):
         return f"expected {found[1]}, got '{found[2]}'."

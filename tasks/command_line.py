@@ -40,6 +40,15 @@ class CommandLine(LightningCLI):
         elif self.config.get("subcommand") in ("validate", "test", "predict"):
             print("no --ckpt_path: these are the weights as the configuration makes them, untrained", file=sys.stderr)
 
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor complains of is a sentence too."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            if "Errors:" not in str(error):
+                raise
+            raise UserError(sentence(str(error), ())) from error
+
 
 def check_checkpoint(path: str) -> None:
     """Refuse a checkpoint that is missing, cut, foreign, or holds more than tensors and plain values."""
@@ -51,7 +60,7 @@ def check_checkpoint(path: str) -> None:
         content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"checkpoint {path} holds Python objects, which can run code: it is not loaded.") from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all. Take an older one.") from error
     if not isinstance(content, dict) or "state_dict" not in content or "loops" not in content:
         raise UserError(f"checkpoint {path} was not written by a training of mmmask, so it cannot be continued.")
@@ -59,9 +68,10 @@ def check_checkpoint(path: str) -> None:
 
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
-    for flag, value in pairwise([*arguments, ""]):
-        if flag == "--config":
-            check_readable(Path(value))
+    for flag, following in pairwise([*arguments, ""]):
+        name, _, value = flag.partition("=")
+        if name in ("-c", "--config"):
+            check_readable(Path(value or following))
     for noise in ("LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers"):
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
@@ -72,6 +82,7 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
         subclass_mode_data=True,
         parser_class=Parser,
         seed_everything_default=0,
+        parser_kwargs={"prog": "mmmask" if run else "mmmask check"},
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         args=arguments,
@@ -90,6 +101,7 @@ def check(arguments: list[str]) -> None:
     """Build everything, take one training batch and one step's forward pass, and say how large it all is."""
     cli = command_line(arguments, run=False)
     from rich import print as rich_print
+    from rich.markup import escape
     from rich.table import Table
 
     cli.datamodule.prepare_data()
@@ -100,7 +112,7 @@ def check(arguments: list[str]) -> None:
     table = Table("what", "value", box=None)
     for name, value in batch.items():
         shown = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else f"{len(value)} entries"
-        table.add_row(f"batch[{name}]", shown)
+        table.add_row(escape(f"batch[{name}]"), shown)
     parameters = sum(p.numel() for p in cli.model.parameters())
     trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
     table.add_row("parameters", f"{parameters:,} ({trained:,} trained)")

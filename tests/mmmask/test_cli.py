@@ -1,0 +1,327 @@
+"""What a person meets at the command line: help, sentences instead of tracebacks, exit codes, configurations."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mmmask import cli, shipped
+from mmmask.errors import UserError
+
+DEMO = "configs/demo/tokenizer.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+COMPLETE = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.parent.name != "trainer")
+PARTS = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.glob("trainer/*.yaml"))
+
+
+@pytest.fixture
+def mmmask(capsys, monkeypatch):
+    """Run one command in the project's root; returns its exit code, output and errors."""
+    monkeypatch.chdir(CONFIGS.parent)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(mmmask):
+    """Run a command that must fail as a user's mistake: exit code 2, one line; returns the line."""
+
+    def run(*arguments):
+        code, _, errors = mmmask(*arguments)
+        lines = [line for line in errors.splitlines() if line.startswith("mmmask: ")]
+        assert code == 2
+        assert len(lines) == 1
+        assert "Traceback" not in errors
+        return lines[0]
+
+    return run
+
+
+def printed(mmmask, *arguments):
+    """The configuration that `fit --print_config` prints."""
+    with pytest.raises(SystemExit) as end:
+        mmmask("fit", *arguments, "--print_config")
+    assert not end.value.code
+
+
+def test_help_answers_within_a_second_and_loads_no_torch():
+    script = "import sys, mmmask.cli as c; c.main(['--help']); print('torch' in sys.modules, 'numpy' in sys.modules)"
+    start = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - start < 1
+    assert all(f"\n  {verb} " in shown for verb in cli.VERBS)
+    assert shown.splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in ("fit", "validate", "test", "predict")])
+def test_every_verb_explains_itself(mmmask, capsys, verb):
+    with pytest.raises(SystemExit) as end:
+        mmmask(verb, "--help")
+    assert not end.value.code
+    assert f"usage: mmmask {verb}" in capsys.readouterr().out.replace("\n", " ").replace("usage: mmmask [", "usage: ")
+
+
+def test_no_command_prints_the_help_with_exit_code_2(mmmask):
+    code, out, _ = mmmask()
+    assert (code, out.splitlines()[0]) == (2, "usage: mmmask COMMAND [OPTIONS]")
+
+
+def test_an_unknown_command_names_the_nearest(refused):
+    assert refused("tokenise") == (
+        "mmmask: there is no command 'tokenise'. Did you mean 'tokenize'? `mmmask --help` lists all."
+    )
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(UserError):
+        cli.main(["fit", "--config", "absent.yaml", "--debug"])
+
+
+def test_ctrl_c_ends_with_exit_code_130(mmmask, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "doctor", (interrupted, ""))
+    assert mmmask("doctor") == (130, "", "mmmask: interrupted\n")
+
+
+def test_a_full_disk_or_a_closed_door_is_a_sentence(refused, monkeypatch):
+    def denied(arguments):
+        raise PermissionError(13, "Permission denied", "/data/tokens")
+
+    monkeypatch.setitem(cli.VERBS, "tokenize", (denied, ""))
+    assert refused("tokenize") == "mmmask: Permission denied: /data/tokens."
+
+
+BOMB = "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "does not exist"),
+        (b"trainer: {max_steps: 3", "not valid YAML: line 1"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (BOMB.encode(), "aliases of aliases"),
+        (b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"trainer: {max_step: 3}", "no option 'trainer.max_step'. Did you mean 'trainer.max_steps'?"),
+        (b"trainr: {max_steps: 3}", "no option 'trainr.max_steps'. Did you mean 'trainer.max_steps'?"),
+        (b"model: {init_args: {lerning_rate: 3}}", "no option 'lerning_rate'"),
+        (b"model: {init_args: {lr: fast}}", "model: lr: expected float, got 'fast'"),
+        (b"model: {class_path: TokenizerTrainer}", "no class 'TokenizerTrainer'. Did you mean 'TokenizerTraining'?"),
+        (b"just words", "just words"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value and value[:24],
+)
+def test_check_19_a_bad_configuration_is_one_sentence(refused, tmp_path, content, words):
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert words in refused("fit", "--config", DEMO, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "configs"], "configuration configs is a folder"),
+        (["--config=absent.yaml"], "configuration absent.yaml does not exist"),
+        (["-c", "absent.yaml"], "configuration absent.yaml does not exist"),
+        (["--config", DEMO, "--trainer.max_steps", "many"], "trainer.max_steps: expected int, got 'many'"),
+        (["--config", DEMO, "--model.init_args.lrr", "1"], "model: there is no option 'lrr'. Did you mean 'lr'?"),
+        (["--config", DEMO, "--trainer.max_stepz", "1"], "'trainer.max_stepz'. Did you mean 'trainer.max_steps'?"),
+        (
+            ["--config", DEMO, "--model.init_args.tokenizer.class_path", "mmmask.tokenizers.ViTTokeniser"],
+            "ViTTokenizer",
+        ),
+        (["--config", DEMO, "--model.init_args.tokenizer.init_args.patch", "5"], "patch is 5; choose a power"),
+        (["--config", DEMO, "--ckpt_path", "absent.ckpt"], "checkpoint absent.ckpt does not exist"),
+        ([], "missing: data, model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_check_19_a_wrong_argument_is_one_sentence(refused, arguments, words):
+    assert words in refused("fit", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["shards", "stast"], "'stast' is not one of pack, shapes, index, verify, show, stats. Did you mean 'stats'?"),
+        (["shards", "show"], "missing: shards"),
+        (["shards", "show", "absent/*.tar"], "absent/*.tar"),
+        (["shards", "pack", "folder", "absent", "out"], "absent"),
+        (["shards", "stats", "absent"], "absent"),
+        (["tokenize", "absent", "shards", "out"], "there is no run folder absent"),
+        (["configs", "copy", "demo/tokeniser.yaml"], "Did you mean"),
+        (["doctor", "--folder", "absent"], "there is no folder absent"),
+        (["check", "--config", "absent.yaml"], "absent.yaml does not exist"),
+        (["check"], "missing: data, model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_other_verbs_answer_a_mistake_with_one_sentence(refused, arguments, words):
+    assert words in refused(*arguments)
+
+
+class Opened:
+    """Unpickling this runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_check_15_a_checkpoint_with_objects_is_refused_and_runs_nothing(refused, tmp_path, verb):
+    checkpoint, opened = tmp_path / "evil.ckpt", tmp_path / "opened"
+    torch.save({"state_dict": {}, "loops": {}, "callbacks": Opened(opened)}, checkpoint)
+    sentence = refused(verb, "--config", DEMO, "--ckpt_path", checkpoint)
+    assert "holds Python objects, which can run code: it is not loaded" in sentence
+    assert not opened.exists()
+
+
+def test_check_15_an_instantiator_in_a_checkpoint_is_never_called(mmmask, tmp_path, monkeypatch):
+    checkpoint, opened = tmp_path / "evil.ckpt", tmp_path / "opened"
+    monkeypatch.setattr(os, "system", lambda command: opened.touch())
+    parameters = {"_instantiator": "os.system", "_class_path": "os.system", "command": "anything"}
+    torch.save({"state_dict": {}, "loops": {}, "hyper_parameters": parameters}, checkpoint)
+    with pytest.raises((KeyError, RuntimeError)):  # it lacks all the rest of a checkpoint
+        mmmask("validate", "--config", DEMO, "--ckpt_path", checkpoint, *small(tmp_path))
+    assert not opened.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no checkpoint", "is damaged or no checkpoint at all"),
+        (b"", "is damaged or no checkpoint at all"),
+        ({"model": {}}, "was not written by a training of mmmask"),
+        (["a", "list"], "was not written by a training of mmmask"),
+    ],
+    ids=["text", "empty", "foreign", "list"],
+)
+def test_a_foreign_or_damaged_checkpoint_is_named(refused, tmp_path, content, words):
+    path = tmp_path / "other.ckpt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    assert words in refused("fit", "--config", DEMO, "--ckpt_path", path)
+
+
+def test_a_cut_checkpoint_is_named(refused, tmp_path):
+    path = tmp_path / "cut.ckpt"
+    torch.save({"state_dict": {"w": torch.zeros(10_000)}, "loops": {}}, path)
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert "cut.ckpt is damaged" in refused("fit", "--config", DEMO, "--ckpt_path", path)
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_every_shipped_configuration_is_valid(mmmask, capsys, name):
+    printed(mmmask, "--config", f"configs/{name}")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    written = yaml.safe_load((CONFIGS / name).read_text())
+    assert shown["trainer"]["max_steps"] == written["trainer"]["max_steps"]
+    assert shown["model"]["init_args"]["lr"] == float(written["model"]["init_args"]["lr"])
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_shipped_part_composes_with_a_configuration(mmmask, capsys, name):
+    printed(mmmask, "--config", DEMO, "--config", f"configs/{name}", "--trainer.max_steps", "7")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    part = yaml.safe_load((CONFIGS / name).read_text())["trainer"]
+    assert {key: shown["trainer"][key] for key in part} == part
+    assert shown["trainer"]["max_steps"] == 7
+    assert shown["model"]["init_args"]["modality"] == "rgb"
+
+
+def test_check_34_a_printed_configuration_holds_no_secrets_and_no_home(mmmask, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")
+    printed(mmmask, "--config", DEMO)
+    shown = capsys.readouterr().out
+    assert "secret" not in shown
+    assert str(Path.home()) not in shown
+    assert str(CONFIGS.parent) not in shown
+
+
+def small(tmp_path):
+    """Arguments that make the demo's configuration tiny."""
+    return [
+        "--trainer.accelerator=cpu",
+        "--trainer.max_steps=4",
+        "--trainer.val_check_interval=2",
+        f"--trainer.default_root_dir={tmp_path / 'run'}",
+        "--data.init_args.train_samples=300",
+        "--data.init_args.test_samples=40",
+        "--data.init_args.batch_size=32",
+    ]
+
+
+def test_check_builds_everything_and_says_how_large_it_is(mmmask, tmp_path):
+    code, out, _ = mmmask("check", "--config", DEMO, *small(tmp_path), "--trainer.accumulate_grad_batches=2")
+    rows = {row[0]: row[1].strip() for line in out.splitlines() if len(row := line.strip().split("  ", 1)) == 2}
+    assert code == 0
+    assert rows["batch[rgb]"] == "(32, 3, 32, 32) torch.uint8"
+    assert rows["steps per epoch"] == "5"  # ceil(300 / 32) batches, two a step
+    assert rows["batch memory"].startswith("0.1 MiB")
+    total = int(rows["parameters"].split()[0].replace(",", ""))
+    assert 500_000 < total < 1_000_000
+    assert float(rows["memory"].split()[0]) == pytest.approx(16 * total / 2**20, abs=0.5)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["index", "verify"])
+def test_missing_shards_are_listed_as_bad(mmmask, verb):
+    code, out, _ = mmmask("shards", verb, "absent.tar")
+    assert code == 1
+    assert "absent.tar" in out
+    assert "does not exist" in out
+
+
+def test_configurations_are_listed_and_copied(mmmask, refused, tmp_path):
+    code, out, _ = mmmask("configs")
+    assert code == 0
+    assert all(name in out for name in [*COMPLETE, *PARTS])
+    code, out, _ = mmmask("configs", "copy", "demo/tokenizer.yaml", "--out", tmp_path / "mine.yaml")
+    assert code == 0
+    assert (tmp_path / "mine.yaml").read_bytes() == (CONFIGS / "demo/tokenizer.yaml").read_bytes()
+    assert "exists already" in refused("configs", "copy", "demo/tokenizer.yaml", "--out", tmp_path / "mine.yaml")
+    assert shipped.find("demo/tokenizer.yaml").is_file()
+
+
+def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
+    code, out, _ = mmmask("fit", "--config", DEMO, *small(tmp_path))
+    assert code == 0
+    run = Path(out.rpartition("run folder: ")[2].strip())
+    (checkpoint,) = run.rglob("*.ckpt")
+    assert {path.name for path in (run / "samples").iterdir()} == {
+        "reconstruction-step-000002.png",
+        "reconstruction-step-000004.png",
+    }
+    code, out, errors = mmmask("test", "--config", run / "config.yaml", "--ckpt_path", checkpoint)
+    assert code == 0
+    assert "test/mse" in out
+    assert "untrained" not in errors
+    _, _, errors = mmmask("test", "--config", run / "config.yaml")
+    assert "no --ckpt_path" in errors
+    again = ["--trainer.max_steps=6", "--model.init_args.lr=1e-5"]
+    code, out, _ = mmmask("fit", "--config", run / "config.yaml", "--ckpt_path", checkpoint, *again)
+    assert code == 0
+    after = Path(out.rpartition("run folder: ")[2].strip())
+    assert yaml.safe_load((after / "config.yaml").read_text())["model"]["init_args"]["lr"] == 1e-5
+    (later,) = after.rglob("*.ckpt")
+    state = torch.load(later, weights_only=True)
+    assert state["global_step"] == 6
+    assert state["hyper_parameters"]["lr"] == 1e-5
