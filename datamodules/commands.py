@@ -60,7 +60,7 @@ def show(shards: str, out: Path = Path("contact-sheet.png"), count: int = 24) ->
         out: the PNG to write.
         count: how many samples.
     """
-    opened = ShardSet(shards)
+    opened = ShardSet(shards, allow="remote")
     table = Table("key", *opened.fields, box=None)
     rows = [(shard, row) for shard in opened.shards for row in range(min(len(shard), count))][:count]
     for shard, row in rows:
@@ -77,7 +77,7 @@ def stats(shards: str) -> None:
     Args:
         shards: folder or pattern of .tar files.
     """
-    opened = ShardSet(shards)
+    opened = ShardSet(shards, allow="remote")
     table = Table("field", "samples", "absent", "total MB", "smallest", "median", "largest", box=None)
     for row in overview.statistics(opened):
         sizes = (f"{row.smallest:,}", f"{row.median:,.0f}", f"{row.largest:,}")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 from filelock import FileLock
@@ -84,7 +86,7 @@ def _fetch_index(url: str, path: Path) -> bool:
     if url.startswith("pipe:") or not url.endswith(".tar"):
         return False
     try:
-        _fetch(url.removesuffix(".tar") + ".idx", path)
+        _fetch(url.removesuffix(".tar") + ".idx", path, attempts=1)
         load(path)
     except ShardError:
         path.unlink(missing_ok=True)
@@ -93,22 +95,40 @@ def _fetch_index(url: str, path: Path) -> bool:
 
 
 def _fetch(url: str, path: Path, attempts: int = 3) -> None:
-    from webdataset.gopen import gopen
-
     for attempt in range(attempts):
         try:
-            with written_whole(path) as target, gopen(url) as source:
-                shutil.copyfileobj(source, target, length=1 << 20)
-                target.flush()
-                if target.tell() == 0:
-                    raise OSError("nothing came")
+            with written_whole(path) as target:
+                target.writelines(_chunks(url))
+                if not target.tell():
+                    raise ShardError("nothing came")
             return
-        except Exception as error:
+        except ShardError as error:
             if attempt + 1 == attempts:
                 raise ShardError(
-                    f"shard {url} cannot be fetched ({error}). Check the address and the network."
+                    f"shard {url} cannot be fetched: {error}. Check the address and the network."
                 ) from error
             time.sleep(2**attempt)
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    from webdataset.gopen import gopen, gopen_schemes
+
+    gopen_schemes.setdefault("s3", _open_s3)  # WebDataset has none of its own
+    try:
+        with gopen(url) as source:
+            while chunk := source.read(1 << 20):
+                yield chunk
+    except FileNotFoundError as error:
+        raise ShardError(f"the program '{error.filename}' is not installed") from error
+    except (OSError, ValueError) as error:
+        ended = re.search(r"\['(\w+)'.*exit (\d+)", str(error))
+        raise ShardError(f"{ended[1]} ended with code {ended[2]}" if ended else str(error)) from error
+
+
+def _open_s3(url: str, mode: str = "rb", bufsize: int = 8192) -> Any:
+    from webdataset.gopen import Pipe
+
+    return Pipe(["aws", "s3", "cp", url, "-"], mode=mode, bufsize=bufsize)
 
 
 def _check_copy(url: str, path: Path) -> None:

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from datamodules.loading import Samples, ShardLoader, Tolerance
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Reader
-from datamodules.shards import ShardSet, Urls
+from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
 
 
@@ -43,7 +43,7 @@ class ShardData(pl.LightningDataModule):
         on_error: `raise` or `skip` bad samples.
         missing: `error` or `mask` (see `present` in the batch) for modalities that a sample lacks.
         max_skipped: share of bad samples above which a run stops.
-        allow_pipe: permit `pipe:` URLs, which run a shell command.
+        allow: what URLs may reach: `local` files, `remote` machines (http, s3, ...), or any shell command (`pipe`).
         timeout: seconds after which a silent worker counts as dead (0: never).
     """
 
@@ -65,7 +65,7 @@ class ShardData(pl.LightningDataModule):
         on_error: Literal["raise", "skip"] = "raise",
         missing: Literal["error", "mask"] = "error",
         max_skipped: float = 0.01,
-        allow_pipe: bool = False,
+        allow: Allow = "local",
         timeout: float = 0,
     ) -> None:
         super().__init__()
@@ -83,12 +83,12 @@ class ShardData(pl.LightningDataModule):
         )
         self.seed, self.block, self.streams = seed, block, streams
         self.tolerance = Tolerance(on_error, missing, max_skipped)
-        self.allow_pipe = allow_pipe
+        self.allow = allow
 
     def train_dataloader(self) -> ShardLoader:
         """The training mixture, shuffled."""
         sources = [Source(self.train), *self.mixture]
-        sets = [ShardSet(source.shards, self.allow_pipe) for source in sources]
+        sets = [ShardSet(source.shards, self.allow) for source in sources]
         orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
         length = self.samples_per_epoch or sum(len(s) for s in sets)
         order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
@@ -113,7 +113,7 @@ class ShardData(pl.LightningDataModule):
         return urls
 
     def _in_order(self, urls: Urls) -> ShardLoader:
-        shards = ShardSet(urls, self.allow_pipe)
+        shards = ShardSet(urls, self.allow)
         order = Mixture((EpochOrder(shards.counts, shuffle=False),), (1.0,), len(shards))
         return self._loader([shards], order, drop_last=False)
 

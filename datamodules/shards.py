@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from webdataset.shardlists import expand_urls
@@ -18,6 +19,7 @@ from datamodules import remote
 from datamodules.index import ABSENT, ShardError, ShardIndex
 from mmmask.errors import UserError, nearest
 
+Allow = Literal["local", "remote", "pipe"]  # what a URL may reach: files, other machines, any shell command
 Urls = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
@@ -97,9 +99,9 @@ class ShardSet:
     modality -> pattern for one folder of aligned tars per modality; then fields are named `modality.field`.
     """
 
-    def __init__(self, urls: Urls, allow_pipe: bool = False) -> None:
+    def __init__(self, urls: Urls, allow: Allow = "local") -> None:
         groups = dict(urls) if isinstance(urls, Mapping) else {"": urls}
-        self._hold(_open_shards({group: expand(url, allow_pipe) for group, url in groups.items()}))
+        self._hold(_open_shards({group: expand(url, allow) for group, url in groups.items()}))
 
     @classmethod
     def of(cls, shards: list[Shard]) -> ShardSet:
@@ -157,11 +159,11 @@ def _present(shard: Shard, field: str) -> np.ndarray:
     return has if member.rows is None else np.where(member.rows >= 0, has[member.rows], False)
 
 
-def expand(urls: str | Sequence[str], allow_pipe: bool = False) -> list[str]:
+def expand(urls: str | Sequence[str], allow: Allow = "local") -> list[str]:
     """Paths, patterns and URLs -> the list of shards they name; an empty match is an error."""
     found: list[str] = []
     for pattern in [urls] if isinstance(urls, str | os.PathLike) else urls:
-        named = _named_by(str(pattern), allow_pipe)
+        named = _named_by(str(pattern), allow)
         if not named:
             raise UserError(f"no shards match '{pattern}'. Check the path; shards are files ending in .tar.")
         found += named
@@ -170,15 +172,17 @@ def expand(urls: str | Sequence[str], allow_pipe: bool = False) -> list[str]:
     return found
 
 
-def _named_by(pattern: str, allow_pipe: bool) -> list[str]:
+def _named_by(pattern: str, allow: Allow) -> list[str]:
     """The shards that one path, pattern or URL names."""
     if pattern.startswith("pipe:"):
-        if not allow_pipe:
-            raise UserError(f"'{pattern}' would run a shell command. Set allow_pipe: true if you trust it.")
+        if allow != "pipe":
+            raise UserError(f"'{pattern}' would run a shell command. Set allow: pipe if you trust it.")
         return [pattern]
     named: list[str] = []
     for url in expand_urls(pattern):
         if remote.is_remote(url):
+            if allow == "local":
+                raise UserError(f"'{url}' is not on this machine. Set allow: remote if you trust it.")
             named.append(url)
         elif Path(url).is_dir():
             named += sorted(str(path) for path in Path(url).glob("*.tar"))

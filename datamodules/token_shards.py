@@ -30,7 +30,7 @@ def write_token_shards(
 
     Fields in `keep` (labels, texts) are copied. Returns what was done, as lines.
     """
-    source, out = ShardSet(urls), Path(out)
+    source, out = ShardSet(urls, allow="remote"), Path(out)
     taken = [out / Path(shard.name).name for shard in source.shards if (out / Path(shard.name).name).exists()]
     if taken:
         raise UserError(f"{taken[0]} exists already. Choose another folder.")

@@ -6,11 +6,13 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from datamodules import remote
 from datamodules.index import ABSENT, ShardError, ShardIndex, build, index_path, load, load_or_build
 from datamodules.readers import PICKLES
 from datamodules.shards import Urls, expand
@@ -18,15 +20,27 @@ from datamodules.shards import Urls, expand
 
 def problems(urls: Urls, each: Callable[[str], None] = lambda url: None) -> Iterator[str]:
     """Every problem of a shard set, as a sentence that names shard and sample; `each` is told of progress."""
-    groups = {group: expand(u) for group, u in (urls.items() if isinstance(urls, Mapping) else [("", urls)])}
+    groups = {group: expand(u, "remote") for group, u in (urls.items() if isinstance(urls, Mapping) else [("", urls)])}
     for urls_of_group in groups.values():
         owner: dict[int, str] = {}
         for url in urls_of_group:
             each(url)
-            yield from shard_problems(Path(url))
-            yield from _repeated_keys(Path(url), owner)
+            try:
+                tar = _local(url)
+            except ShardError as error:
+                yield str(error)
+                continue
+            for problem in chain(shard_problems(tar), _repeated_keys(tar, url, owner)):
+                yield problem.replace(str(tar), url)
     if len(groups) > 1:
         yield from _misaligned(groups)
+
+
+def _local(url: str) -> Path:
+    """The shard as a local file, with its index beside it; a remote one is fetched."""
+    if remote.is_remote(url):
+        remote.open_index(url)
+    return remote.local_copy(url)
 
 
 def shard_problems(tar: Path) -> Iterator[str]:
@@ -99,10 +113,10 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
 }
 
 
-def _repeated_keys(tar: Path, owner: dict[int, str]) -> Iterator[str]:
+def _repeated_keys(tar: Path, url: str, owner: dict[int, str]) -> Iterator[str]:
     for key in _keys(tar):
-        first = owner.setdefault(hash(key), str(tar))
-        if first != str(tar):
+        first = owner.setdefault(hash(key), url)
+        if first != url:
             yield f"{tar}: sample '{key}' has the same key as one in {first}"
 
 
@@ -122,7 +136,7 @@ def _misaligned(groups: dict[str, list[str]]) -> Iterator[str]:
         )
         return
     for urls in zip(*groups.values(), strict=True):
-        keys = {url: set(_keys(Path(url))) for url in urls}
+        keys = {url: set(_keys(remote.local_copy(url))) for url in urls}
         everything = set().union(*keys.values())
         for url in urls:
             if lacking := sorted(everything - keys[url]):

@@ -264,9 +264,9 @@ def test_check_17_a_huge_image_is_refused_from_its_header(make_shards):
 def test_check_18_pipes_are_refused_unless_allowed(make_shards):
     pattern = make_shards([3])
     tar = pattern.replace("train-*", "train-00000")
-    with pytest.raises(UserError, match="allow_pipe"):
+    with pytest.raises(UserError, match="allow: pipe"):
         loader(f"pipe:cat {tar}")
-    assert len(keys(loader(f"pipe:cat {tar}", allow_pipe=True, batch_size=1))) == 3
+    assert len(keys(loader(f"pipe:cat {tar}", allow="pipe", batch_size=1))) == 3
 
 
 def test_check_11_all_bad_shards_are_listed_at_once(make_shards, tmp_path):
