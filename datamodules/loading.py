@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -163,7 +163,8 @@ class ShardLoader:
     """Batches of one rank. Its state is the epoch and how many samples of it all ranks together have had.
 
     Resuming continues with exactly the batches an uninterrupted run would have given, with any number of
-    workers; with another world or batch size it goes on at the same sample.
+    workers; with another world or batch size it goes on at the same sample. Then the place in the epoch has
+    another number of batches behind it: `on_recount` is told how many more (or fewer, below 0).
     """
 
     def __init__(
@@ -175,12 +176,14 @@ class ShardLoader:
         world: int = 1,
         drop_last: bool = False,
         timeout: float = 0,
+        on_recount: Callable[[int], None] = lambda more: None,
     ) -> None:
         if batch_size < 1 or num_workers < 0:
             raise UserError(f"batch_size ({batch_size}) must be at least 1 and num_workers ({num_workers}) at least 0.")
         self.samples, self.batch_size, self.drop_last = samples, batch_size, drop_last
         self.rank, self.world = rank, world
-        self.epoch = self.position = self.delivered = 0
+        self.on_recount = on_recount
+        self.epoch = self.position = 0
         self.skips = Skips()
         self._resumed = False
         self._plan = _Plan()
@@ -220,18 +223,23 @@ class ShardLoader:
     def set_epoch(self, epoch: int) -> None:
         """Start this epoch at the next iteration; the epoch being resumed is left where it is."""
         if epoch != self.epoch or not self._resumed:
-            self.epoch, self.position, self.delivered, self._resumed = epoch, 0, 0, False
+            self.epoch, self.position, self._resumed = epoch, 0, False
 
     def _batches(self, start: int) -> Batches:
         return Batches(len(self.samples.order), self.batch_size, self.rank, self.world, start, self.drop_last)
 
     def __len__(self) -> int:
-        """Batches of this epoch: those delivered before a resume, and those to come."""
-        return self.delivered + len(self._batches(self.position)) if self._resumed else len(self._batches(0))
+        """Batches of a whole epoch."""
+        return len(self._batches(0))
+
+    @property
+    def delivered(self) -> int:
+        """Batches of this epoch that are behind us, as this rank's batches are now."""
+        return len(self) - len(self._batches(self.position))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if not self._resumed:
-            self.position = self.delivered = 0
+            self.position = 0
         self._resumed = False
         self.skips = Skips()
         batches = self._batches(self.position)
@@ -240,13 +248,12 @@ class ShardLoader:
             if isinstance(received, UserError):
                 raise received
             self.position = batches.end(count)
-            self.delivered += 1
             batch = _as_tensors(received)
             self.skips.add(batch, self.samples.tolerance)
             if count == len(batches) - 1:
                 self.skips.report()
             yield batch
-        self.epoch, self.position, self.delivered = self.epoch + 1, 0, 0
+        self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """A few integers, and what the data was."""
@@ -265,8 +272,9 @@ class ShardLoader:
                 f"the checkpoint was trained on other data ({state['data']}) than is given now ({data}): "
                 "its place in the epoch means nothing here. Give the same shards, or start from its weights only."
             )
-        self.epoch, self.position, self.delivered = state["epoch"], state["position"], state["delivered"]
+        self.epoch, self.position = state["epoch"], state["position"]
         self._resumed = True
+        self.on_recount(self.delivered - state["delivered"])
 
 
 class _Plan:

@@ -120,4 +120,13 @@ class ShardData(pl.LightningDataModule):
     def _loader(self, sets: list[ShardSet], order: Mixture, drop_last: bool) -> ShardLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         samples = Samples(sets, order, self.modalities, self.tolerance, self.seed)
-        return ShardLoader(samples, self.batch_size, self.num_workers, rank, world, drop_last, self.timeout)
+        return ShardLoader(
+            samples, self.batch_size, self.num_workers, rank, world, drop_last, self.timeout, self._recount
+        )
+
+    def _recount(self, more: int) -> None:
+        """Lightning counts the batches of an epoch too, and ends it when it has had as many as there are."""
+        if more and self.trainer:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            for count in ("ready", "started", "processed", "completed"):
+                setattr(progress, count, getattr(progress, count) + more)

@@ -11,7 +11,7 @@ from datamodules import Array, ShardData
 
 
 class Recorder(pl.LightningModule):
-    """Fits a line and appends `step rank keys` to a file, fsynced, before each step."""
+    """Fits a line and appends `step epoch rank keys` to a file, fsynced, before each step."""
 
     def __init__(self, log):
         super().__init__()
@@ -21,7 +21,7 @@ class Recorder(pl.LightningModule):
     def on_train_batch_start(self, batch, batch_idx):
         with open(self.log_file, "a") as stream:
             keys = ",".join(batch["key"])
-            stream.write(f"{self.global_step} {self.global_rank} {keys}\n")
+            stream.write(f"{self.global_step} {self.current_epoch} {self.global_rank} {keys}\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -61,7 +61,16 @@ def steps_seen(log):
     """step -> {rank: keys} of every line of a log; a step that was seen twice must have been the same."""
     seen = {}
     for line in Path(log).read_text().splitlines():
-        step, rank, keys = line.split(" ")
+        step, _, rank, keys = line.split(" ")
         before = seen.setdefault(int(step), {}).setdefault(int(rank), keys)
         assert before == keys, f"step {step} saw {before} and, after a resume, {keys}"
     return seen
+
+
+def epochs_seen(log):
+    """epoch -> the keys that all ranks saw in it, sorted."""
+    seen = {}
+    for line in Path(log).read_text().splitlines():
+        _, epoch, _, keys = line.split(" ")
+        seen.setdefault(int(epoch), []).extend(keys.split(","))
+    return {epoch: sorted(keys) for epoch, keys in sorted(seen.items())}
