@@ -55,7 +55,7 @@ class TokenizerTraining(LightningModule):
         modality: str = "image",
         lr: float = 4e-3,
         weight_decay: float = 0.01,
-        warmup_steps: int = 30,
+        warmup_steps: int = 50,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         super().__init__()

@@ -58,9 +58,9 @@ class CosineQuantizer(Quantizer):
         self,
         vocab_size: int,
         dim: int = 16,
-        decay: float = 0.9,
+        decay: float = 0.95,
         commitment: float = 0.005,
-        dead_below: float = 0.2,
+        dead_below: float = 0.03,
     ) -> None:
         super().__init__()
         if vocab_size < 2 or dim < 2:
