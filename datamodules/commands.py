@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from datamodules import convert, overview, verify
 from datamodules.index import ShardError, build, index_path, write
 from datamodules.pack import PackReport, pack
 from datamodules.shards import ShardSet, expand
+
+LONG = 20  # letters above which a column may be cut
 
 
 def index(shards: str) -> int:
@@ -61,14 +63,29 @@ def show(shards: str, out: Path = Path("contact-sheet.png"), count: int = 24) ->
         count: how many samples.
     """
     opened = ShardSet(shards, allow="remote")
-    table = Table("key", *opened.fields, box=None)
-    rows = [(shard, row) for shard in opened.shards for row in range(min(len(shard), count))][:count]
-    for shard, row in rows:
-        shown = [overview.shown(field, shard.read(row, field)) for field in opened.fields]
-        table.add_row(*(escape(cell) for cell in [shard.key(row), *shown]))
-    Console().print(table)
+    samples = overview.first(opened, count)
+    columns = {"key": [shard.key(row) for shard, row in samples]}
+    columns |= {field: [overview.shown(shard, row, field) for shard, row in samples] for field in opened.fields}
+    _print_cut({name: [name, *cells] for name, cells in columns.items()})
     if overview.picture_fields(opened):
         print(f"contact sheet: {overview.save_sheet(opened, out, count)}")
+
+
+def _print_cut(columns: dict[str, list[str]]) -> None:
+    """Print columns (name first); on a narrow screen long texts are cut, short ones never."""
+    widths = {name: max(map(cell_len, cells)) for name, cells in columns.items()}
+    long = [name for name, width in widths.items() if width > LONG]
+    left = Console().width - sum(width + 2 for name, width in widths.items() if name not in long)
+    for name in long:
+        widths[name] = min(widths[name], max(LONG, left // len(long) - 2))
+    for row in zip(*columns.values(), strict=True):
+        cut = (_chop(cell, width) for cell, width in zip(row, widths.values(), strict=True))
+        print("  ".join(cut).rstrip())
+
+
+def _chop(text: str, width: int) -> str:
+    """The text in exactly `width` places of a terminal."""
+    return set_cell_size(text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…", width)
 
 
 def stats(shards: str) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from datamodules.index import ABSENT
-from datamodules.shards import Member, ShardSet
+from datamodules.shards import Member, Shard, ShardSet
 from mmmask.errors import UserError
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+MAX_PIXELS = 64_000_000  # larger pictures are not opened
+CAPTION = 30  # pixels for two lines of text
+_SEGMENTS = [(0, 0, 0), (1, 1, 1), *colormaps["tab20"](np.arange(20))[:, :3]]  # id -> colour
+SEGMENT_COLOURS = (np.array(_SEGMENTS) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,50 @@ def _sizes(column: np.ndarray) -> np.ndarray:
 
 def picture_fields(shards: ShardSet) -> list[str]:
     """The fields that hold pictures."""
-    return [field for field in shards.fields if field.rpartition(".")[2].lower() in PICTURES]
+    return [field for field in shards.fields if _kind(field) in PICTURES]
+
+
+def first(shards: ShardSet, count: int) -> list[tuple[Shard, int]]:
+    """The first samples, each as its shard and its place there."""
+    return list(islice(((shard, row) for shard in shards.shards for row in range(len(shard))), count))
+
+
+def shown(shard: Shard, row: int, field: str) -> str:
+    """A field in a table: text as it is, pictures and arrays by their shape, the rest by its size."""
+    try:
+        content = shard.read(row, field)
+        return "-" if content is None else _DESCRIBED.get(_kind(field), _described_bytes)(content)
+    except Exception:  # damaged bytes make the decoders raise all kinds
+        return "BROKEN"
+
+
+def _kind(field: str) -> str:
+    return field.rpartition(".")[2].lower()
+
+
+def _described_text(content: bytes) -> str:
+    return "".join(letter for letter in " ".join(content.decode().split()) if letter.isprintable())
+
+
+def _described_picture(content: bytes) -> str:
+    picture = _opened(content)
+    return f"{picture.width}x{picture.height} {picture.mode}"
+
+
+def _described_array(content: bytes) -> str:
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    return f"{'x'.join(map(str, array.shape))} {array.dtype}"
+
+
+def _described_bytes(content: bytes) -> str:
+    return f"{len(content):,} B"
+
+
+_DESCRIBED: dict[str, Callable[[bytes], str]] = {
+    **dict.fromkeys(("txt", "cls", "json"), _described_text),
+    **dict.fromkeys(PICTURES, _described_picture),
+    "npy": _described_array,
+}
 
 
 def contact_sheet(shards: ShardSet, count: int = 24, cell: int = 128) -> Image.Image:
@@ -57,53 +106,76 @@ def contact_sheet(shards: ShardSet, count: int = 24, cell: int = 128) -> Image.I
     fields = picture_fields(shards)
     if not fields:
         raise UserError(f"no field of {shards.shards[0].name} holds pictures; fields: {', '.join(shards.fields)}.")
+    texts = [field for field in shards.fields if _kind(field) in ("txt", "cls")]
+    caption = max(texts, key=_kind, default=None)  # txt before cls
     across = max(1, 8 // len(fields))
-    samples = [(shard, row) for shard in shards.shards for row in range(min(len(shard), count))][:count]
-    caption = 30
-    width, height = cell * len(fields) + 8, cell + caption + 8
-    sheet = Image.new("RGB", (across * width, -(-len(samples) // across) * height), "white")
+    samples = first(shards, count)
+    width, height = cell * len(fields) + 8, cell + CAPTION + 8
+    sheet = Image.new("RGB", (min(across, len(samples)) * width, -(-len(samples) // across) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for place, (shard, row) in enumerate(samples):
         left, top = place % across * width + 4, place // across * height + 4
         for column, field in enumerate(fields):
-            content = shard.read(row, field)
-            sheet.paste(_thumbnail(content, cell), (left + column * cell, top))
-        text = shard.read(row, "txt") or shard.read(row, "cls") or b""
-        letters = (width - 8) // 6
-        draw.text((left, top + cell + 2), shard.key(row)[:letters], fill="black")
-        draw.text((left, top + cell + 14), text.decode(errors="replace").strip()[:letters], fill="gray")
+            sheet.paste(_thumbnail(shard, row, field, cell), (left + column * cell, top))
+        draw.text((left, top + cell + 2), _fitted(draw, shard.key(row), width - 8), fill="black")
+        if caption is not None:
+            draw.text((left, top + cell + 14), _fitted(draw, shown(shard, row, caption), width - 8), fill="gray")
     return sheet
 
 
-def _thumbnail(content: bytes | None, cell: int) -> Image.Image:
-    """A picture fitted into a square; small ones are enlarged with hard edges; a grey square where absent."""
+def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The text, cut with dots where it is wider than `width` pixels; letters its font lacks become `?`."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    if draw.textlength(text) <= width:
+        return text
+    while text and draw.textlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _thumbnail(shard: Shard, row: int, field: str, cell: int) -> Image.Image:
+    """A picture fitted into a square; a grey square where it is absent, a crossed one where it is broken."""
     square = Image.new("RGB", (cell, cell), (235, 235, 235))
-    if content is None:
+    try:
+        if (content := shard.read(row, field)) is None:
+            return square
+        picture = _visible(_opened(content))
+    except Exception:  # damaged bytes make the decoders raise all kinds
+        draw = ImageDraw.Draw(square)
+        draw.line((0, 0, cell, cell), fill="red")
+        draw.line((0, cell, cell, 0), fill="red")
         return square
-    picture: Image.Image = Image.open(io.BytesIO(content))
+    scale = (cell - 4) / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
+    square.paste(picture, ((cell - size[0]) // 2, (cell - size[1]) // 2))
+    return square
+
+
+def _opened(content: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(content))
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError("too large to show")
+    picture.load()
+    return picture
+
+
+def _visible(picture: Image.Image) -> Image.Image:
+    """As RGB: transparency on white; grey pictures of few small numbers (masks, segment ids) in colours."""
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         white = Image.new("RGBA", picture.size, "white")
         white.alpha_composite(picture.convert("RGBA"))
         picture = white
-    scale = (cell - 4) / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    picture = picture.convert("RGB").resize(size, resample)
-    square.paste(picture, ((cell - size[0]) // 2, (cell - size[1]) // 2))
-    return square
+    elif picture.mode in ("L", "I", "I;16"):
+        values = np.asarray(picture)
+        if 0 < values.max() < len(SEGMENT_COLOURS):
+            return Image.fromarray(SEGMENT_COLOURS[values])
+        if values.dtype != np.uint8:
+            return Image.fromarray((values / max(1, values.max()) * 255).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
 
 
 def save_sheet(shards: ShardSet, path: Path, count: int) -> Path:
     """Write the contact sheet as PNG."""
     contact_sheet(shards, count).save(path)
     return path
-
-
-def shown(field: str, content: bytes | None) -> str:
-    """A field in a table: text as it is, the rest by its size."""
-    if content is None:
-        return "-"
-    if field.rpartition(".")[2] in ("txt", "cls", "json"):
-        text = content.decode(errors="replace").strip()
-        return text if len(text) <= 40 else f"{text[:39]}…"
-    return f"{len(content):,} B"
