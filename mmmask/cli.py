@@ -29,12 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmmask {version('mmmask')}")
         return OK
     try:
-        return _run(arguments[0], arguments[1:])
+        code = _run(arguments[0], arguments[1:])
+        sys.stdout.flush()
+        return code
     except UserError as error:
         if debug:
             raise
         print(f"mmmask: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # the reader of our output has had enough, as in `mmmask ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the flush at exit complain
+        return FAILED
     except OSError as error:
         if debug or error.errno is None:
             raise

@@ -64,6 +64,8 @@ def _reworded(text: str, keys: list[str]) -> str:
         return f"there is no option '{found[1]}'.{_nearest_key(found[1], keys)}"
     if found := re.search(r"does not accept option '([\w.]+)'|[Uu]nrecognized arguments: --?([\w.]+)", text):
         wrong = found[1] or found[2]
+        if wrong in keys:
+            return f"'{wrong}' is told by its place, not by an option: leave out --{wrong}. See --help."
         return f"there is no option '{wrong}'.{_nearest_key(wrong, keys)}"
     if found := re.search(r"(?:dot import path string: |given class_path |No module named )'?([\w.]+)", text):
         return f"there is no class '{found[1]}'.{nearest(found[1].rpartition('.')[2], _class_names())}"
