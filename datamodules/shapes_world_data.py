@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock
 
 from datamodules.index import cache_folder
 from datamodules.pack import pack
@@ -11,14 +12,21 @@ from datamodules.readers import Reader
 from datamodules.shard_data import ShardData
 
 
+def shapes_world_folder(size: int, train: int, test: int, seed: int) -> Path:
+    """Where these scenes are kept."""
+    return cache_folder() / f"shapes-world-{size}px-{train}-{test}-seed{seed}"
+
+
 def ensure_shapes_world(size: int = 32, train: int = 10_000, test: int = 1_000, seed: int = 0) -> Path:
     """The folder that holds these scenes as shards; draws them if they are not there."""
     from datamodules.shapes_world import ShapesWorld
 
-    folder = cache_folder() / f"shapes-world-{size}px-{train}-{test}-seed{seed}"
-    for split, count in (("train", train), ("test", test)):
-        if not list(folder.glob(f"{split}-*.tar")):
-            pack(ShapesWorld(size=size, seed=seed, split=split).samples(count), folder, split)
+    folder = shapes_world_folder(size, train, test, seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # a second run waits for the first one's scenes
+        for split, count in (("train", train), ("test", test)):
+            if not list(folder.glob(f"{split}-*.tar")):
+                pack(ShapesWorld(size=size, seed=seed, split=split).samples(count), folder, split)
     return folder
 
 
@@ -45,20 +53,17 @@ class ShapesWorldData(ShardData):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        self.world: dict[str, Any] = {
-            "size": size,
-            "train": train_samples,
-            "test": test_samples,
-            "seed": world_seed,
-        }
-        super().__init__(train="", modalities=modalities, batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.world = {"size": size, "train": train_samples, "test": test_samples, "seed": world_seed}
+        folder = shapes_world_folder(**self.world)
+        super().__init__(
+            train=str(folder / "train-*.tar"),
+            val=str(folder / "test-*.tar"),
+            modalities=modalities,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
 
     def prepare_data(self) -> None:
         """Draw the scenes if they are not in the cache."""
         ensure_shapes_world(**self.world)
-
-    def setup(self, stage: str) -> None:
-        """Point at the shards."""
-        folder = ensure_shapes_world(**self.world)
-        self.train, self.val = str(folder / "train-*.tar"), str(folder / "test-*.tar")
-        self.test = self.predict = self.val
