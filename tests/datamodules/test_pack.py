@@ -152,9 +152,7 @@ def test_a_second_process_packing_into_the_folder_is_refused(tmp_path):
         process = start("shards", "shapes", tmp_path, "--count", 10)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert errors == (
-        f"mmmask: another process is writing into {tmp_path}. Wait for it, or choose another folder.\n"
-    )
+    assert errors == (f"mmmask: another process is writing into {tmp_path}. Wait for it, or choose another folder.\n")
     assert names(tmp_path) == []
 
 

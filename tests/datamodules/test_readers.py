@@ -1,0 +1,223 @@
+"""Readers: the bytes of a field -> a value, and values -> what the batch holds."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from datamodules import Array, Image, Label, Text
+from datamodules.order import sample_generator
+from datamodules.pack import array_bytes
+from datamodules.shards import BadSample
+from mmmask.errors import UserError
+
+
+def encoded(pixels, format="PNG", **options):
+    stream = io.BytesIO()
+    picture = pixels if isinstance(pixels, Pillow.Image) else Pillow.fromarray(np.asarray(pixels))
+    picture.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def ramp(height, width):
+    """Red grows from left to right, green from top to bottom."""
+    y, x = np.indices((height, width))
+    return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 128)], -1).astype(np.uint8)
+
+
+def read(reader, content, draw=0):
+    return reader.read(content, sample_generator(0, 0, draw))
+
+
+def test_pixels_come_unchanged_when_nothing_is_to_be_done():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    assert (read(Image("png", 16, crop="none"), encoded(pixels)) == pixels.transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [8, 40, 64])
+def test_the_centre_crop_is_the_largest_square_in_the_middle(format, size):
+    pixels = read(Image(size=size), encoded(ramp(64, 192), format)).astype(int)
+    assert pixels.shape == (3, size, size)
+    assert pixels[0].mean() == pytest.approx(127, abs=3)
+    assert pixels[0, :, 0].mean() == pytest.approx(255 * 64 / 192, abs=8)
+    assert pixels[0, :, -1].mean() == pytest.approx(255 * 128 / 192, abs=8)
+    assert pixels[1, 0].mean() < 30 < 225 < pixels[1, -1].mean()
+
+
+def test_scaling_agrees_with_pillow():
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    ours = read(Image("png", 32, resample="bicubic"), encoded(pixels)).transpose(1, 2, 0).astype(int)
+    theirs = np.asarray(Pillow.fromarray(pixels).resize((32, 32), Pillow.Resampling.BICUBIC)).astype(int)
+    assert abs(ours - theirs).max() <= 2
+
+
+def test_random_crops_keep_the_share_of_the_area_asked_for():
+    content, reader = encoded(ramp(60, 60)), Image("png", 60, crop="random", scale=(0.25, 0.25), resample="nearest")
+    for draw in range(20):
+        red, green, _ = read(reader, content, draw)
+        assert (len(np.unique(red)), len(np.unique(green))) == (30, 30)
+
+
+def test_random_crops_reach_every_place_and_depend_on_the_generator_alone():
+    content, reader = encoded(ramp(60, 60)), Image("png", 16, crop="random", scale=(0.1, 0.2))
+    crops = [read(reader, content, draw) for draw in range(40)]
+    means = np.array([crop[:2].mean((1, 2)) for crop in crops])
+    assert means.min() < 70
+    assert means.max() > 185
+    assert all((read(reader, content, draw) == crop).all() for draw, crop in enumerate(crops))
+
+
+def test_half_of_the_images_are_flipped_and_only_in_width():
+    content, reader = encoded(ramp(16, 16)), Image("png", 16, crop="none", flip=True)
+    images = [read(reader, content, draw).astype(int) for draw in range(200)]
+    flipped = [image[0, 0, 0] > image[0, 0, -1] for image in images]
+    assert 70 < sum(flipped) < 130
+    assert all(image[1, 0, 0] < image[1, -1, 0] for image in images)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_check_16_wrong_modes_are_converted(mode, channels):
+    picture = Pillow.new("RGB", (8, 8), (200, 30, 30)).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Pillow.fromarray(np.full((8, 8), 80, dtype=np.uint16))
+    content = encoded(picture, "TIFF" if mode == "CMYK" else "PNG")
+    assert read(Image("png", 8, channels, crop="none"), content).shape == (channels, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(mode):
+    clear = Pillow.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)
+    assert (read(Image("png", 4, 3), encoded(clear)) == 255).all()
+    assert (read(Image("png", 4, 4), encoded(clear))[3] == 0).all()
+
+
+def test_a_large_jpeg_is_decoded_at_the_smallest_sufficient_scale(monkeypatch):
+    content = encoded(ramp(512, 512), "JPEG")
+    loaded = []
+    kind = type(Pillow.open(io.BytesIO(content)))
+    load = kind.load
+    monkeypatch.setattr(kind, "load", lambda self: (load(self), loaded.append(self.size))[0])
+    read(Image(size=128), content)
+    assert set(loaded) == {(128, 128)}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a readable image"),
+        (b"no image at all", "not a readable image"),
+        (encoded(ramp(64, 64), "JPEG")[:300], "not a readable image"),
+        (encoded(ramp(64, 64))[:100], "not a readable image"),
+    ],
+)
+def test_what_is_not_an_image_is_a_bad_sample(content, words):
+    with pytest.raises(BadSample, match=words):
+        read(Image(size=16), content)
+
+
+def test_without_a_crop_another_size_is_a_bad_sample():
+    with pytest.raises(BadSample, match=r"image of 20x10 pixels where 16x16 was asked \(crop: none\)"):
+        read(Image("png", 16, crop="none"), encoded(ramp(10, 20)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+def test_ids_come_as_int64(dtype):
+    reader = Array()
+    batch = reader.collate([read(reader, array_bytes(np.arange(6, dtype=dtype).reshape(2, 3)))] * 4)
+    assert batch.dtype == torch.int64
+    assert batch.tolist() == [[[0, 1, 2], [3, 4, 5]]] * 4
+
+
+def test_numbers_keep_their_type():
+    reader = Array()
+    values = np.random.default_rng(0).random((3, 2), dtype=np.float32)
+    batch = reader.collate([read(reader, array_bytes(values))])
+    assert batch.dtype == torch.float32
+    assert (batch[0].numpy() == values).all()
+
+
+def test_what_the_batch_holds_can_be_written_to():
+    reader = Array()
+    batch = reader.collate([read(reader, array_bytes(np.zeros(3, dtype=np.int64)))])
+    batch += 1
+    assert batch.tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 8])
+def test_check_13_ids_outside_the_vocabulary_are_named(wrong):
+    with pytest.raises(BadSample, match=f"token id {wrong} lies outside the vocabulary 0..8"):
+        read(Array(vocab_size=8), array_bytes(np.array([0, wrong, 7])))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (array_bytes(np.arange(8))[:-8], "where"),
+        (array_bytes(np.arange(8)) + b"more", "where"),
+        (b"no array", "magic"),
+    ],
+)
+def test_a_damaged_array_is_a_bad_sample(content, words):
+    with pytest.raises((BadSample, ValueError), match=words):
+        read(Array(), content)
+
+
+def test_arrays_in_fortran_order_or_another_version_are_refused():
+    stream = io.BytesIO()
+    np.save(stream, np.asfortranarray(np.eye(3)))
+    with pytest.raises(BadSample, match="Fortran order"):
+        read(Array(), stream.getvalue())
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.eye(3), version=(2, 0))
+    with pytest.raises(BadSample, match="version"):
+        read(Array(), stream.getvalue())
+
+
+def test_arrays_of_different_shapes_cannot_be_one_batch():
+    reader = Array()
+    values = [read(reader, array_bytes(np.zeros(n))) for n in (2, 3)]
+    with pytest.raises(UserError, match="different shapes"):
+        reader.collate(values)
+
+
+def test_text_is_stripped_and_unicode():
+    assert read(Text(), "  crème brûlée 🍮\n".encode()) == "crème brûlée 🍮"
+
+
+def test_empty_text_is_bad_unless_allowed():
+    with pytest.raises(BadSample, match="empty text"):
+        read(Text(), b" \n ")
+    assert read(Text(allow_empty=True), b" \n ") == ""
+
+
+def test_parts_of_a_json_record_are_texts_and_labels():
+    record = b'{"title": "soup", "label": 3, "none": null}'
+    assert read(Text("json", part="title"), record) == "soup"
+    assert read(Label("json", part="label"), record) == 3
+    assert read(Label("json", part="none"), record) == -1
+    with pytest.raises(BadSample, match="no 'headline'"):
+        read(Text("json", part="headline"), record)
+
+
+def test_labels_beyond_the_classes_are_bad():
+    assert read(Label(num_classes=10), b" 9\n") == 9
+    with pytest.raises(BadSample, match="label 10 where there are 10 classes"):
+        read(Label(num_classes=10), b"10")
+    with pytest.raises(ValueError, match="cat"):
+        read(Label(), b"cat")
+
+
+def test_labels_are_a_long_tensor():
+    batch = Label().collate([1, -1, 2])
+    assert batch.dtype == torch.int64
+    assert batch.tolist() == [1, -1, 2]
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"scale": (0.0, 1.0)}, {"scale": (0.9, 0.5)}])
+def test_impossible_crops_are_refused_at_once(options):
+    with pytest.raises(UserError, match="Image"):
+        Image(**options)

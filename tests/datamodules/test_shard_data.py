@@ -1,0 +1,129 @@
+"""ShardData: shard sets as a data module; which shards serve which stage, and mixtures of sets."""
+
+from collections import Counter
+
+import pytest
+from conftest import sample_fields
+
+from datamodules import ShardData, Text
+from datamodules.shard_data import Source
+from mmmask.errors import UserError
+
+CAPTION = {"caption": Text()}
+
+
+def keys(loader):
+    return [key for batch in loader for key in batch["key"]]
+
+
+def captions(loader):
+    return [caption for batch in loader for caption in batch["caption"]]
+
+
+def named(name):
+    """Fields whose text says which set and sample they are from."""
+    return lambda n: {**sample_fields(n), "txt": f"{name} {n}".encode()}
+
+
+@pytest.fixture
+def two_sets(make_shards):
+    return make_shards([40, 40], "many", named("many")), make_shards([10], "few", named("few"))
+
+
+def mixed(two_sets, weight, **options):
+    many, few = two_sets
+    return ShardData(many, CAPTION, mixture=[Source(few, weight)], batch_size=10, **options)
+
+
+def test_a_mixture_draws_by_weight(two_sets):
+    loader = mixed(two_sets, weight=3.0, samples_per_epoch=1024).train_dataloader()
+    counts = Counter(caption.split()[0] for caption in captions(loader))
+    assert counts == {"many": 256, "few": 768}
+
+
+def test_each_set_of_a_mixture_goes_through_its_own_epochs(two_sets):
+    seen = Counter(captions(mixed(two_sets, weight=1.0, samples_per_epoch=320).train_dataloader()))
+    few = [count for caption, count in seen.items() if caption.startswith("few")]
+    many = [count for caption, count in seen.items() if caption.startswith("many")]
+    assert len(few) == 10
+    assert max(few) - min(few) <= 1
+    assert len(many) == 80
+    assert max(many) - min(many) <= 1
+
+
+def test_a_mixture_without_a_length_is_as_long_as_its_sets_together(two_sets):
+    assert len(captions(mixed(two_sets, weight=1.0).train_dataloader())) == 90
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mixture_resumes_exactly(two_sets, workers):
+    options = {"weight": 0.5, "samples_per_epoch": 200, "num_workers": workers}
+    whole = captions(mixed(two_sets, **options).train_dataloader())
+    first = mixed(two_sets, **options).train_dataloader()
+    iterator = iter(first)
+    begun = [caption for _ in range(7) for caption in next(iterator)["caption"]]
+    second = mixed(two_sets, **options).train_dataloader()
+    second.load_state_dict(first.state_dict())
+    assert begun + captions(second) == whole
+
+
+def test_a_mixture_goes_on_in_the_next_epoch_where_it_was(two_sets):
+    loader = mixed(two_sets, weight=1.0, samples_per_epoch=40).train_dataloader()
+    seen = Counter(caption for _ in range(4) for caption in captions(loader))
+    few = [count for caption, count in seen.items() if caption.startswith("few")]
+    assert sum(seen.values()) == 160
+    assert (len(few), max(few) - min(few)) == (10, 1) or max(few) == min(few)
+    assert max(count for caption, count in seen.items() if caption.startswith("many")) == 1
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_a_weight_must_be_positive(two_sets, weight):
+    with pytest.raises(UserError, match="positive weights"):
+        mixed(two_sets, weight=weight).train_dataloader()
+
+
+def test_a_checkpoint_of_another_mixture_is_refused(two_sets):
+    many, _ = two_sets
+    state = mixed(two_sets, weight=1.0).train_dataloader().state_dict()
+    with pytest.raises(UserError, match="trained on other data"):
+        ShardData(many, CAPTION, batch_size=10).train_dataloader().load_state_dict(state)
+
+
+def test_evaluation_comes_in_the_order_of_the_shards_every_time(make_shards):
+    shards = make_shards([5, 4])
+    data = ShardData(shards, CAPTION, val=shards, batch_size=4, seed=3)
+    for _ in range(2):
+        assert keys(data.val_dataloader()) == [f"{n:06d}" for n in range(9)]
+    assert keys(data.train_dataloader()) != [f"{n:06d}" for n in range(9)]
+
+
+def test_stages_without_shards_of_their_own_take_those_of_the_stage_before(make_shards):
+    train, val, test = make_shards([6], "train"), make_shards([3], "val"), make_shards([2], "test")
+    data = ShardData(train, CAPTION, val=val)
+    assert (len(keys(data.test_dataloader())), len(keys(data.predict_dataloader()))) == (3, 3)
+    data = ShardData(train, CAPTION, val=val, test=test)
+    assert (len(keys(data.val_dataloader())), len(keys(data.predict_dataloader()))) == (3, 2)
+
+
+def test_without_validation_shards_there_is_no_validation_and_a_test_says_what_is_missing(make_shards):
+    data = ShardData(make_shards([3]), CAPTION)
+    assert data.val_dataloader() == []
+    with pytest.raises(UserError, match="data.test is not set"):
+        data.test_dataloader()
+
+
+def test_a_training_epoch_can_leave_out_its_last_small_batch(make_shards):
+    shards = make_shards([10])
+    sizes = [len(batch["key"]) for batch in ShardData(shards, CAPTION, batch_size=4, drop_last=True).train_dataloader()]
+    assert sizes == [4, 4]
+    assert [len(b["key"]) for b in ShardData(shards, CAPTION, batch_size=4).train_dataloader()] == [4, 4, 2]
+
+
+def test_no_modalities_or_nonsense_options_are_refused_at_once(make_shards):
+    shards = make_shards([3])
+    with pytest.raises(UserError, match="modalities is empty"):
+        ShardData(shards, {})
+    with pytest.raises(UserError, match="on_error is 'raise' or 'skip'"):
+        ShardData(shards, CAPTION, on_error="ignore")
+    with pytest.raises(UserError, match="batch_size"):
+        ShardData(shards, CAPTION, batch_size=0).train_dataloader()

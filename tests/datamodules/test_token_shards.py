@@ -1,0 +1,103 @@
+"""write_token_shards: the tokens of every sample, in shards aligned with their source."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import sample_fields, write_tar
+
+from datamodules import Array, Image, Label, ShardData, ShardSet
+from datamodules.token_shards import write_token_shards
+from mmmask.errors import UserError
+
+PIXELS = {"image": Image(size=32, crop="none")}
+
+
+def brightness(batch):
+    """Token ids that can be checked: the mean of each quarter of the image."""
+    quarters = torch.nn.functional.avg_pool2d(batch["image"].float().mean(1), 16)
+    return {"image": quarters.long()}
+
+
+def tokenized(make_shards, tmp_path, tokens=brightness, keep=("cls", "txt"), out="tokens", counts=(5, 3)):
+    shards = make_shards(list(counts))
+    report = write_token_shards(shards, PIXELS, tokens, tmp_path / out, list(keep), batch_size=2)
+    return shards, tmp_path / out, report
+
+
+def test_token_shards_have_the_names_keys_and_order_of_their_source(make_shards, tmp_path):
+    shards, out, report = tokenized(make_shards, tmp_path)
+    assert sorted(path.name for path in out.glob("*.tar")) == ["train-00000.tar", "train-00001.tar"]
+    for made, source in zip(ShardSet(str(out)).shards, ShardSet(shards).shards, strict=True):
+        assert [made.key(i) for i in range(len(made))] == [source.key(i) for i in range(len(source))]
+    assert report == [f"wrote the tokens of 8 samples in 2 shards to {out}"]
+
+
+def test_each_sample_gets_its_own_tokens_and_the_fields_to_keep(make_shards, tmp_path):
+    shards, out, _ = tokenized(make_shards, tmp_path)
+    pixels = ShardData(shards, PIXELS, val=shards, batch_size=8).val_dataloader()
+    ids = ShardData(str(out), {"ids": Array("image.npy"), "label": Label()}, val=str(out), batch_size=8)
+    (batch,), (tokens,) = list(pixels), list(ids.val_dataloader())
+    assert tokens["ids"].shape == (8, 2, 2)
+    assert (tokens["ids"] == brightness(batch)["image"]).all()
+    assert tokens["label"].tolist() == [n % 3 for n in range(8)]
+    assert ShardSet(str(out)).fields == ["cls", "image.npy", "txt"]
+    assert ShardSet(str(out)).shards[1].read(0, "txt") == b"sample number 5"
+
+
+def test_token_shards_join_their_source_as_an_aligned_folder(make_shards, tmp_path):
+    shards, out, _ = tokenized(make_shards, tmp_path, keep=())
+    both = ShardSet({"raw": shards, "tokens": str(out)})
+    assert len(both) == 8
+    assert both.missing("tokens.image.npy") == (0, None)
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_ids_take_the_narrowest_type_that_holds_them(make_shards, tmp_path, largest, dtype):
+    def tokens(batch):
+        return {"image": torch.full((len(batch["key"]), 2), largest)}
+
+    _, out, _ = tokenized(make_shards, tmp_path, tokens)
+    content = ShardSet(str(out)).shards[0].read(0, "image.npy")
+    assert np.frombuffer(content, dtype, offset=len(content) - 2 * np.dtype(dtype).itemsize).tolist() == [largest] * 2
+
+
+def test_nothing_is_overwritten(make_shards, tmp_path):
+    shards, out, _ = tokenized(make_shards, tmp_path)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UserError, match="train-00000.tar exists already. Choose another folder"):
+        write_token_shards(shards, PIXELS, brightness, out, [], batch_size=2)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_error_or_an_interrupt_leaves_no_half_shard(make_shards, tmp_path):
+    calls = []
+
+    def interrupted(batch):
+        calls.append(1)
+        if len(calls) == 5:  # within the second shard
+            raise KeyboardInterrupt
+        return brightness(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenized(make_shards, tmp_path, interrupted)
+    left = sorted(name for name in os.listdir(tmp_path / "tokens") if not name.startswith("."))
+    assert left == ["train-00000.idx", "train-00000.tar"]
+    assert len(ShardSet(str(tmp_path / "tokens"))) == 5
+
+
+def test_shards_of_one_name_are_refused_before_anything_is_written(make_shards, tmp_path):
+    twice = [make_shards([2], "a"), make_shards([2], "b")]
+    with pytest.raises(UserError, match="same file name"):
+        write_token_shards(twice, PIXELS, brightness, tmp_path / "tokens", [], batch_size=2)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_a_bad_sample_is_named(tmp_path):
+    fields = {f"{n:03d}": sample_fields(n) for n in range(3)}
+    fields["001"]["jpg"] = b"no jpeg"
+    shards = write_tar(tmp_path / "raw" / "train-00000.tar", fields)
+    with pytest.raises(UserError, match="'001'.*not a readable image"):
+        write_token_shards(str(shards), PIXELS, brightness, tmp_path / "tokens", [], batch_size=2)
+    assert not list((tmp_path / "tokens").glob("*.tar"))
