@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Samples(Dataset[Any]):
             batch = self._batch(*request)
         except UserError as error:
             return error
-        return batch if get_worker_info() is None else _small_as_arrays(batch)
+        return batch if get_worker_info() is None else _for_the_pipe(batch)
 
     def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
         source, shard, row = self.order.locate(epoch, positions)
@@ -248,7 +248,7 @@ class ShardLoader:
             if isinstance(received, UserError):
                 raise received
             self.position = batches.end(count)
-            batch = _as_tensors(received)
+            batch = _from_the_pipe(received)
             self.skips.add(batch, self.samples.tolerance)
             if count == len(batches) - 1:
                 self.skips.report()
@@ -298,15 +298,34 @@ def _unchanged(batch: Any) -> Any:
 SMALL = 1 << 18  # bytes
 
 
-def _small_as_arrays(batch: dict[str, Any]) -> dict[str, Any]:
-    """Small tensors leave a worker as arrays, through the pipe: a shared-memory file for each costs far more."""
-    small = {
-        name: value.numpy()
-        for name, value in batch.items()
-        if isinstance(value, torch.Tensor) and value.element_size() * value.numel() <= SMALL
-    }
-    return {**batch, **small}
+class _Narrow(NamedTuple):
+    """64-bit ids on their way through the pipe as 32-bit ones."""
+
+    ids: np.ndarray
 
 
-def _as_tensors(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in batch.items()}
+def _for_the_pipe(batch: dict[str, Any]) -> dict[str, Any]:
+    """Small tensors leave a worker as arrays, through the pipe: a shared-memory file for each costs far more.
+
+    The pipe's time is proportional to the bytes, so integers that fit travel in half of theirs.
+    """
+    return {name: _packed(value) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def _packed(tensor: torch.Tensor) -> torch.Tensor | np.ndarray | _Narrow:
+    if tensor.element_size() * tensor.numel() > SMALL:
+        return tensor
+    array = tensor.numpy()
+    if array.dtype == np.int64 and ((narrow := array.astype(np.int32)) == array).all():
+        return _Narrow(narrow)
+    return array
+
+
+def _from_the_pipe(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: _unpacked(value) for name, value in batch.items()}
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, _Narrow):
+        return torch.from_numpy(value.ids).long()
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

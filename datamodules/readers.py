@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
+from torchvision.io import decode_jpeg
 
 from datamodules.shards import BadSample
 from mmmask.errors import UserError
@@ -95,12 +96,13 @@ class Image(Reader):
         image = Pillow.open(io.BytesIO(content))
         if image.width * image.height > self.max_pixels:
             raise BadSample(f"image of {image.width}x{image.height} pixels, more than max_pixels={self.max_pixels}")
-        box = self._box(image.width, image.height, rng)
-        if image.format == "JPEG":
-            box = self._draft(image, box)
-        pixels = torch.from_numpy(np.array(_with_channels(image, self.channels)))  # (H, W) or (H, W, C)
-        left, top, right, bottom = box
-        planes = pixels.view(*pixels.shape[:2], self.channels)[top:bottom, left:right].permute(2, 0, 1)
+        whole = self._box(image.width, image.height, rng)
+        left, top, right, bottom = box = self._draft(image, whole) if image.format == "JPEG" else whole
+        if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == whole:
+            pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
+        else:
+            pixels = _planes(image, self.channels)
+        planes = pixels[:, top:bottom, left:right]
         if planes.shape[1:] != (self.size, self.size):
             planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
         if self.flip and rng.random() < 0.5:
@@ -141,6 +143,12 @@ class Image(Reader):
         return np.zeros((self.channels, self.size, self.size), dtype=np.uint8)
 
 
+def _planes(image: Any, channels: int) -> torch.Tensor:
+    """(channels, H, W)"""
+    pixels = torch.from_numpy(np.array(_with_channels(image, channels)))
+    return pixels.view(image.height, image.width, channels).permute(2, 0, 1)
+
+
 def _with_channels(image: Any, channels: int) -> Any:
     """Convert the mode; transparency is laid on white when no alpha channel is asked for."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
@@ -172,7 +180,7 @@ class Array(Reader):
         if header not in self._headers:
             self._headers[header] = _parse_header(content)
         dtype, shape = self._headers[header]
-        if len(content) - start != dtype.itemsize * int(np.prod(shape)):
+        if len(content) - start != dtype.itemsize * math.prod(shape):
             raise BadSample(f"array of {len(content) - start} bytes where {shape} of {dtype} was announced")
         array = np.frombuffer(content, dtype, offset=start).reshape(shape)
         if self.vocab_size is not None:

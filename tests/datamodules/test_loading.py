@@ -9,6 +9,7 @@ from conftest import sample_fields
 
 from datamodules import Array, Image, Label, ShardData, Text
 from datamodules.index import ShardError
+from datamodules.pack import array_bytes
 from datamodules.shards import BadSample
 from mmmask.errors import UserError
 
@@ -41,6 +42,16 @@ def test_a_batch_holds_each_modality_by_name(make_shards):
     assert batch["caption"] == [f"sample number {n}" for n in number]
     assert batch["label"].tolist() == [n % 3 for n in number]
     assert batch["tokens"].tolist() == [[n] * 4 for n in number]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("largest", [255, -1, 2**31 - 1, 2**31, -(2**40)])
+def test_integers_of_any_size_arrive_whole(make_shards, workers, largest):
+    ids = np.array([[0, 7, largest]])
+    shards = make_shards([4], fields=lambda n: {"npy": array_bytes(ids + 0 * n)})
+    (batch,) = loader(shards, modalities={"tokens": Array()}, batch_size=4, num_workers=workers)
+    assert batch["tokens"].dtype == torch.int64
+    assert batch["tokens"].tolist() == [ids.tolist()] * 4
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -54,6 +54,13 @@ def test_scaling_agrees_with_pillow():
     assert abs(ours - theirs).max() <= 2
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_of_any_mode_has_the_pixels_that_pillow_decodes(mode):
+    content = encoded(Pillow.fromarray(ramp(48, 48)).convert(mode), "JPEG", quality=80)
+    theirs = np.asarray(Pillow.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+    assert (read(Image(size=48, crop="none"), content) == theirs).all()
+
+
 def test_random_crops_keep_the_share_of_the_area_asked_for():
     content, reader = encoded(ramp(60, 60)), Image("png", 60, crop="random", scale=(0.25, 0.25), resample="nearest")
     for draw in range(20):
@@ -111,6 +118,7 @@ def test_a_large_jpeg_is_decoded_at_the_smallest_sufficient_scale(monkeypatch):
         (b"", "not a readable image"),
         (b"no image at all", "not a readable image"),
         (encoded(ramp(64, 64), "JPEG")[:300], "not a readable image"),
+        (encoded(ramp(64, 64), "JPEG")[:-20], "not a readable image"),
         (encoded(ramp(64, 64))[:100], "not a readable image"),
     ],
 )
