@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mmmask.config_errors import check_readable, known_keys, sentence
 from mmmask.errors import UserError
@@ -25,6 +26,16 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the complaint as a sentence."""
         raise UserError(sentence(message, known_keys(self))) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes what was run to config.yaml, without what belongs to the call: every verb can read it again."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any) -> None:
+        config = config.clone()
+        for name in ("ckpt_path", "weights_only", "verbose", "return_predictions"):
+            config.pop(name, None)
+        super().__init__(parser, config, **options)
 
 
 class CommandLine(LightningCLI):
@@ -83,6 +94,7 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
         parser_class=Parser,
         seed_everything_default=0,
         parser_kwargs={"prog": "mmmask" if run else "mmmask check"},
+        save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         args=arguments,

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from datamodules import ShardSet
+from datamodules.shapes_world_data import ensure_shapes_world
 from mmmask import cli, shipped
 from mmmask.errors import UserError
 
@@ -317,6 +319,14 @@ def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
     assert "untrained" not in errors
     _, _, errors = mmmask("test", "--config", run / "config.yaml")
     assert "no --ckpt_path" in errors
+    assert mmmask("check", "--config", run / "config.yaml")[0] == 0
+    shapes = ensure_shapes_world(32, 300, 40, 0)
+    code, out, _ = mmmask("tokenize", run, shapes / "test-*.tar", tmp_path / "tokens")
+    assert code == 0
+    assert "wrote the tokens of 40 samples in 1 shards" in out
+    tokens = ShardSet(str(tmp_path / "tokens"))
+    assert tokens.fields == ["cls", "rgb.npy", "txt"]
+    assert len(tokens) == 40
     again = ["--trainer.max_steps=6", "--model.init_args.lr=1e-5"]
     code, out, _ = mmmask("fit", "--config", run / "config.yaml", "--ckpt_path", checkpoint, *again)
     assert code == 0
