@@ -18,7 +18,7 @@ from mmmask.errors import UserError
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 MAX_PIXELS = 64_000_000  # larger pictures are not opened
-CAPTION = 30  # pixels for two lines of text
+HEADER, CAPTION = 14, 30  # pixels for the names of the fields, and for two lines of text
 _SEGMENTS = [(0, 0, 0), (1, 1, 1), *colormaps["tab20"](np.arange(20))[:, :3]]  # id -> colour
 SEGMENT_COLOURS = (np.array(_SEGMENTS) * 255).astype(np.uint8)
 
@@ -102,7 +102,7 @@ _DESCRIBED: dict[str, Callable[[bytes], str]] = {
 
 
 def contact_sheet(shards: ShardSet, count: int = 24, cell: int = 128) -> Image.Image:
-    """The first samples, one column each picture field, with key and text below."""
+    """The first samples: their pictures side by side, named at the top, with key and text below."""
     fields = picture_fields(shards)
     if not fields:
         raise UserError(f"no field of {shards.shards[0].name} holds pictures; fields: {', '.join(shards.fields)}.")
@@ -111,11 +111,14 @@ def contact_sheet(shards: ShardSet, count: int = 24, cell: int = 128) -> Image.I
     across = max(1, 8 // len(fields))
     samples = first(shards, count)
     width, height = cell * len(fields) + 8, cell + CAPTION + 8
-    sheet = Image.new("RGB", (min(across, len(samples)) * width, -(-len(samples) // across) * height), "white")
+    down = -(-len(samples) // across)
+    sheet = Image.new("RGB", (min(across, len(samples)) * width, HEADER + down * height), "white")
     draw = ImageDraw.Draw(sheet)
     for place, (shard, row) in enumerate(samples):
-        left, top = place % across * width + 4, place // across * height + 4
+        left, top = place % across * width + 4, HEADER + place // across * height + 4
         for column, field in enumerate(fields):
+            if place < across:
+                draw.text((left + column * cell, 2), _fitted(draw, field, cell), fill="gray")
             sheet.paste(_thumbnail(shard, row, field, cell), (left + column * cell, top))
         draw.text((left, top + cell + 2), _fitted(draw, shard.key(row), width - 8), fill="black")
         if caption is not None:

@@ -105,6 +105,7 @@ def write_shard(samples: Iterable[Sample], path: Path) -> int:
     """Write one tar and its index, whole or not at all; returns the number of samples."""
     from webdataset import TarWriter
 
+    index_path(path).unlink(missing_ok=True)  # of an older tar of this name
     with written_whole(path) as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
         for sample in samples:
             tar.write(sample)

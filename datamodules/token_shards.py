@@ -25,6 +25,7 @@ def write_token_shards(
     out: Path,
     keep: list[str],
     batch_size: int,
+    overwrite: bool = False,
 ) -> list[str]:
     """Write `out/<shard name>` for each shard of `urls`: one .npy of ids per name that `tokens(batch)` returns.
 
@@ -32,8 +33,8 @@ def write_token_shards(
     """
     source, out = ShardSet(urls, allow="remote"), Path(out)
     taken = [out / Path(shard.name).name for shard in source.shards if (out / Path(shard.name).name).exists()]
-    if taken:
-        raise UserError(f"{taken[0]} exists already. Choose another folder.")
+    if taken and not overwrite:
+        raise UserError(f"{taken[0]} exists already. Choose another folder or --overwrite.")
     if len({Path(shard.name).name for shard in source.shards}) < len(source.shards):
         raise UserError("several shards have the same file name: tokenize each folder into a folder of its own.")
     written = 0

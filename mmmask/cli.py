@@ -114,7 +114,9 @@ def _tokenize(arguments: list[str]) -> int:
     return _call(tokenize, arguments, "tokenize")
 
 
-def tokenize(run: Path, shards: str, out: Path, keep: str = "cls,txt", batch_size: int = 256) -> None:
+def tokenize(
+    run: Path, shards: str, out: Path, keep: str = "cls,txt", batch_size: int = 256, overwrite: bool = False
+) -> None:
     """Write the tokens of every sample of `shards` as aligned shards.
 
     Args:
@@ -123,13 +125,14 @@ def tokenize(run: Path, shards: str, out: Path, keep: str = "cls,txt", batch_siz
         out: folder to write into; shard names stay the same.
         keep: small fields to copy along, separated by commas.
         batch_size: images encoded at once.
+        overwrite: replace shards of the same name.
     """
     from datamodules.token_shards import write_token_shards
     from tasks.command_line import load_run
 
     _know_classes()
     task, data = load_run(run)
-    report = write_token_shards(shards, data.modalities, task.tokens, out, keep.split(","), batch_size)
+    report = write_token_shards(shards, data.modalities, task.tokens, out, keep.split(","), batch_size, overwrite)
     print("\n".join(report))
 
 
@@ -184,19 +187,23 @@ def demo(out: Path = Path("runs/demo")) -> None:
     Args:
         out: folder for everything that is made.
     """
+    from datamodules.overview import save_sheet
     from datamodules.shapes_world_data import ensure_shapes_world
+    from datamodules.shards import ShardSet
     from mmmask.shipped import find
 
     print("1/3 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
-    shapes = ensure_shapes_world()
+    scenes = f"{ensure_shapes_world(train=5_000, test=500)}/test-*.tar"
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = [save_sheet(ShardSet(scenes), out / "scenes.png", count=12)]
     print("2/3 training a tokenizer")
     config = str(find("demo/tokenizer.yaml"))
-    if code := _trainer("fit")(["--config", config, "--trainer.default_root_dir", str(out / "tokenizer")]):
-        raise UserError(f"the demo's training ended with exit code {code}.")
+    _trainer("fit")(["--config", config, "--trainer.default_root_dir", str(out / "tokenizer")])
+    pictures.append(max(out.rglob("reconstruction-*.png"), key=os.path.getmtime))
     print("3/3 writing token shards")
-    tokenize(out / "tokenizer", str(shapes / "test-*.tar"), out / "tokens")
+    tokenize(out / "tokenizer", scenes, out / "tokens", overwrite=True)
     print("done. Pictures:")
-    for picture in sorted(out.rglob("*.png"), key=os.path.getmtime)[-2:]:
+    for picture in pictures:
         print(f"  {picture}")
 
 

@@ -29,7 +29,7 @@ def test_a_narrow_screen_cuts_long_texts_and_nothing_else(captioned, tmp_path, c
     assert len(first) <= width
     assert first.endswith(("…", "and then some"))
     assert last == f"contact sheet: {tmp_path / 'sheet.png'}"
-    assert Image.open(tmp_path / "sheet.png").size == (2 * 136, 128 + 38)
+    assert Image.open(tmp_path / "sheet.png").size == (2 * 136, 14 + 128 + 38)
 
 
 def test_wide_letters_and_control_codes_keep_the_columns_straight(make_shards, tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_the_sheet_shows_the_pictures_themselves(make_shards, tmp_path):
 
     commands.show(make_shards([2], fields=fields), tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert (sheet[60, 60].tolist(), sheet[60, 136 + 60].tolist()) == ([40] * 3, [140] * 3)
+    assert (sheet[70, 60].tolist(), sheet[70, 136 + 60].tolist()) == ([40] * 3, [140] * 3)
 
 
 @pytest.mark.parametrize("verb", ["show", "stats"])

@@ -7,7 +7,7 @@ import pytest
 from conftest import jpeg, sample_fields, write_tar
 from PIL import Image
 
-from datamodules.overview import contact_sheet, first, shown, statistics
+from datamodules.overview import HEADER, contact_sheet, first, shown, statistics
 from datamodules.shards import ShardSet
 from mmmask.errors import UserError
 
@@ -24,7 +24,7 @@ def one_picture(make_shards, content, field="png"):
 
 def cell_of(shards, cell=64):
     """The pixels of the only picture of a contact sheet, without the frame."""
-    return np.asarray(contact_sheet(shards, cell=cell))[6 : cell + 2, 6 : cell + 2]
+    return np.asarray(contact_sheet(shards, cell=cell))[HEADER + 6 :][: cell - 4, 6 : cell + 2]
 
 
 def colours(pixels):
@@ -117,12 +117,18 @@ def test_the_sheet_has_a_place_for_each_sample_and_picture(make_shards):
     assert contact_sheet(two, cell=64).width == 3 * (2 * 64 + 8)
 
 
+def test_the_fields_are_named_at_the_top_and_only_there(make_shards):
+    sheet = np.asarray(contact_sheet(ShardSet(make_shards([16])), cell=64)) < 200
+    assert all(sheet[:HEADER, column * 72 : column * 72 + 30].any() for column in range(8))
+    assert not sheet[HEADER + 102 : HEADER + 106].any()
+
+
 def test_a_long_caption_ends_in_dots_within_its_place(make_shards):
     def fields(n):
         return {"jpg": jpeg(n), "txt": ("W" * (200 if n == 0 else 3)).encode()}
 
     sheet = np.asarray(contact_sheet(ShardSet(make_shards([2], fields=fields)), cell=128))
-    caption = sheet[4 + 128 + 12 :] < 200
+    caption = sheet[HEADER + 4 + 128 + 12 :] < 200
     assert not caption[:, 4 + 128 + 1 : 136 + 4].any()
     assert caption[:, 90:132].any()
 

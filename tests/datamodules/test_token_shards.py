@@ -9,6 +9,7 @@ from conftest import sample_fields, write_tar
 
 from datamodules import Array, Image, Label, ShardData, ShardSet
 from datamodules.token_shards import write_token_shards
+from datamodules.verify import problems
 from mmmask.errors import UserError
 
 PIXELS = {"image": Image(size=32, crop="none")}
@@ -66,9 +67,16 @@ def test_ids_take_the_narrowest_type_that_holds_them(make_shards, tmp_path, larg
 def test_nothing_is_overwritten(make_shards, tmp_path):
     shards, out, _ = tokenized(make_shards, tmp_path)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(UserError, match="train-00000.tar exists already. Choose another folder"):
+    with pytest.raises(UserError, match=r"train-00000.tar exists already. Choose another folder or --overwrite."):
         write_token_shards(shards, PIXELS, brightness, out, [], batch_size=2)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_tokens_of_the_same_name_are_replaced_on_demand(make_shards, tmp_path):
+    shards, out, _ = tokenized(make_shards, tmp_path, lambda batch: {"image": torch.zeros(len(batch["key"]), 1)})
+    write_token_shards(shards, PIXELS, brightness, out, ["cls"], batch_size=2, overwrite=True)
+    assert ShardSet(str(out)).fields == ["cls", "image.npy"]
+    assert list(problems(str(out))) == []
 
 
 def test_an_error_or_an_interrupt_leaves_no_half_shard(make_shards, tmp_path):
