@@ -12,7 +12,9 @@ from rich.table import Table
 from datamodules import convert, overview, verify
 from datamodules.index import ShardError, build, index_path, write
 from datamodules.pack import PackReport, pack
+from datamodules.remote import is_remote
 from datamodules.shards import ShardSet, expand
+from mmmask.errors import UserError
 
 LONG = 20  # letters above which a column may be cut
 
@@ -24,8 +26,10 @@ def index(shards: str) -> int:
         shards: folder or pattern of .tar files.
     """
     bad = 0
-    for url in expand(shards):
+    for url in expand(shards, "remote"):
         try:
+            if is_remote(url):
+                raise UserError(f"{url} is not on this machine: index a shard where it lies, before it is served.")
             made = build(Path(url))
             write(made, index_path(Path(url)))
             print(f"{url}: {len(made)} samples")

@@ -46,6 +46,4 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        with suppress(OSError):
-            (folder / ".mmmask.lock").unlink()
+        lock.release()  # its file stays: deleting it could let two others in at once

@@ -87,7 +87,7 @@ def test_half_of_the_images_are_flipped_and_only_in_width():
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_check_16_wrong_modes_are_converted(mode, channels):
+def test_pictures_of_any_mode_get_the_channels_asked_for(mode, channels):
     picture = Pillow.new("RGB", (8, 8), (200, 30, 30)).convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
         picture = Pillow.fromarray(np.full((8, 8), 80, dtype=np.uint16))

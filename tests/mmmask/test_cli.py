@@ -165,6 +165,7 @@ def test_check_19_a_wrong_argument_is_one_sentence(refused, arguments, words):
         (["shards", "show", "absent/*.tar"], "absent/*.tar"),
         (["shards", "pack", "folder", "absent", "out"], "absent"),
         (["shards", "stats", "absent"], "absent"),
+        (["shards", "index", "http://h/a.tar"], "http://h/a.tar is not on this machine: index a shard where it lies"),
         (["shards", "shapes", "--out", "here"], "'out' is told by its place, not by an option: leave out --out."),
         (["tokenize", "absent", "shards", "out"], "there is no run folder absent"),
         (["configs", "copy", "demo/tokeniser.yaml"], "Did you mean"),

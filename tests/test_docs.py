@@ -1,0 +1,36 @@
+"""The pages tell the truth: their commands parse, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mmmask import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^mmmask [^\n]+", page.read_text(), re.M)})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
+    """Run in an empty folder, each ends because its files are missing, and not because of an option."""
+    verb, *arguments = shlex.split(command, comments=True)[1:]
+    assert verb in cli.VERBS
+    if "shapes" in arguments or verb in ("demo", "doctor", "configs"):
+        arguments.append("--help")
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main([verb, *arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    errors = capsys.readouterr().err
+    assert code == 0 if "--help" in arguments else code in (1, 2)
+    assert not re.search("there is no option|no command|mmmask: missing:|told by its place|is not one of", errors)
