@@ -24,7 +24,7 @@ def texts(count, size=4):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".mmmask.lock")
 
 
 def start(*arguments, limit=None):
