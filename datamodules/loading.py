@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -198,6 +199,7 @@ class ShardLoader:
             sampler=self._plan,
             collate_fn=_unchanged,
             num_workers=num_workers,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             timeout=timeout if num_workers else 0,
@@ -293,6 +295,11 @@ class _Plan:
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches all processes; a worker that ended by itself would be waited for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 SMALL = 1 << 18  # bytes

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
+from datamodules.files import written_whole
 from datamodules.index import ABSENT
 from datamodules.shards import Member, Shard, ShardSet
 from mmmask.errors import UserError
@@ -60,6 +61,8 @@ def picture_fields(shards: ShardSet) -> list[str]:
 
 def first(shards: ShardSet, count: int) -> list[tuple[Shard, int]]:
     """The first samples, each as its shard and its place there."""
+    if count < 1:
+        raise UserError(f"count is {count}; give a number of samples of 1 or more.")
     return list(islice(((shard, row) for shard in shards.shards for row in range(len(shard))), count))
 
 
@@ -180,5 +183,9 @@ def _visible(picture: Image.Image) -> Image.Image:
 
 def save_sheet(shards: ShardSet, path: Path, count: int) -> Path:
     """Write the contact sheet as PNG."""
-    contact_sheet(shards, count).save(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"the contact sheet is a PNG: choose a name that ends in .png, not '{path.name}'.")
+    sheet = contact_sheet(shards, count)
+    with written_whole(path) as stream:
+        sheet.save(stream, "PNG")
     return path

@@ -5,9 +5,11 @@ Everything heavy is imported inside the verb that needs it, so that `mmmask --he
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,32 @@ from mmmask.errors import UserError
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+def program() -> int:
+    """`main` as a process, which ends at once: taking torch's objects apart one by one would last over a second."""
+    code = FAILED
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(end)  # first to be registered, so the last to be called
+    try:
+        code = main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else OK
+        raise
+    return code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. `--debug` anywhere shows tracebacks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return OK if arguments else USAGE
-    if arguments[0] == "--version":
-        print(f"mmmask {version('mmmask')}")
-        return OK
     try:
-        code = _run(arguments[0], arguments[1:])
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -52,12 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(verb: str, arguments: list[str]) -> int:
-    from mmmask.errors import nearest
-
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return OK if arguments else USAGE
+    verb, *arguments = arguments
+    if verb == "--version":
+        print(f"mmmask {version('mmmask')}")
+        return OK
     if verb not in VERBS:
+        from mmmask.errors import nearest
+
         raise UserError(f"there is no command '{verb}'.{nearest(verb, VERBS)} `mmmask --help` lists all.")
-    return VERBS[verb][0](arguments) or OK
+    return VERBS[verb][0](arguments)
 
 
 def _help() -> str:
@@ -222,4 +244,4 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program())

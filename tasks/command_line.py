@@ -104,7 +104,12 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
 
 def train(arguments: list[str]) -> None:
     """Run one of fit, validate, test, predict."""
-    trainer = command_line(arguments, run=True).trainer
+    try:
+        trainer = command_line(arguments, run=True).trainer
+    except SystemExit as ended:  # as Lightning ends an interrupted run, with exit code 1
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     if trainer.is_global_zero and trainer.log_dir:
         print(f"run folder: {trainer.log_dir}")
 

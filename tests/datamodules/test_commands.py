@@ -9,6 +9,7 @@ from conftest import jpeg
 from PIL import Image
 
 from datamodules import commands
+from mmmask.errors import UserError
 
 WORDS = "a very long caption that goes on and on until nobody wants to read any more of it, and then some"
 
@@ -30,6 +31,16 @@ def test_a_narrow_screen_cuts_long_texts_and_nothing_else(captioned, tmp_path, c
     assert first.endswith(("…", "and then some"))
     assert last == f"contact sheet: {tmp_path / 'sheet.png'}"
     assert Image.open(tmp_path / "sheet.png").size == (2 * 136, 14 + 128 + 38)
+
+
+@pytest.mark.parametrize(
+    ("out", "count", "words"),
+    [("a.jpg", 3, "ends in .png, not 'a.jpg'"), ("none/a.png", 3, "none/a.png"), ("a.png", 0, "count is 0")],
+)
+def test_an_impossible_sheet_is_refused(captioned, tmp_path, out, count, words):
+    with pytest.raises(UserError, match=words):
+        commands.show(captioned, tmp_path / out, count)
+    assert not list(tmp_path.glob("*.*"))
 
 
 def test_wide_letters_and_control_codes_keep_the_columns_straight(make_shards, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a person meets at the command line: help, sentences instead of tracebacks, exit codes, configurations."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,6 +96,24 @@ def test_ctrl_c_ends_with_exit_code_130(mmmask, monkeypatch):
 
     monkeypatch.setitem(cli.VERBS, "doctor", (interrupted, ""))
     assert mmmask("doctor") == (130, "", "mmmask: interrupted\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_ends_a_training_within_two_seconds(tmp_path, workers):
+    arguments = [*small(tmp_path), "--trainer.max_steps=100000", f"--data.init_args.num_workers={workers}"]
+    command = [sys.executable, "-m", "mmmask.cli", "fit", "--config", str(CONFIGS / "demo/tokenizer.yaml"), *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("reconstruction-*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    started = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - started < 2
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "mmmask: interrupted"
+    assert "Traceback" not in errors
 
 
 def test_a_full_disk_or_a_closed_door_is_a_sentence(refused, monkeypatch):
