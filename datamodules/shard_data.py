@@ -7,9 +7,10 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from datamodules.loading import Samples, ShardLoader, Tolerance
+from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Reader
+from datamodules.samples import Samples, Tolerance
 from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from datamodules.files import only_writer
-from datamodules.loading import Samples, ShardLoader, Tolerance
+from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.pack import Sample, array_bytes, write_shard
 from datamodules.readers import Reader
+from datamodules.samples import Samples, Tolerance
 from datamodules.shards import Shard, ShardSet, Urls
 from mmmask.errors import UserError
 

@@ -5,6 +5,7 @@ All share one interface: `forward(z)` to train through, `nearest(z)` and `codes(
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,22 +25,23 @@ class Quantized(NamedTuple):
     loss: Tensor  # ()
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """Maps vectors of `dim` numbers to `vocab_size` codes; only `forward` in training mode learns."""
 
     vocab_size: int
     dim: int
 
+    @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
-        raise NotImplementedError
+        """Quantize `(B, N, D)`, with gradients; learns in training mode."""
 
+    @abstractmethod
     def nearest(self, z: Tensor) -> Tensor:
         """The ids `(...)` of vectors `(..., D)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def codes(self, ids: Tensor) -> Tensor:
         """The codes `(..., D)` behind ids `(...)`."""
-        raise NotImplementedError
 
 
 class CosineQuantizer(Quantizer):

@@ -1,0 +1,160 @@
+"""The samples of shard sets as batches: read, skipped or refused, and put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from datamodules import handover
+from datamodules.order import Mixture, sample_generator
+from datamodules.readers import Reader
+from datamodules.shards import BadSample, Shard, ShardError, ShardSet
+from mmmask.errors import UserError
+
+log = logging.getLogger(__name__)
+Request = tuple[int, np.ndarray]  # epoch, positions
+_no_draws = sample_generator(0, 0, 0)  # handed to readers that draw nothing
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What to do with samples that cannot be used."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    missing: Literal["error", "mask"] = "error"
+    max_skipped: float = 0.01  # share of the samples read; above it the run stops
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip") or self.missing not in ("error", "mask"):
+            raise UserError(f"on_error is 'raise' or 'skip', missing 'error' or 'mask'; got {self}.")
+
+
+class Samples(Dataset[Any]):
+    """Reads the samples of a mixture of shard sets; asked for (epoch, positions), answers with a batch."""
+
+    def __init__(
+        self,
+        sets: list[ShardSet],
+        order: Mixture,
+        readers: Mapping[str, Reader],
+        tolerance: Tolerance,
+        seed: int,
+    ) -> None:
+        self.sets, self.order, self.readers, self.tolerance, self.seed = sets, order, dict(readers), tolerance, seed
+        if reserved := {"key", "present", "skipped"} & set(self.readers):
+            raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")
+        self._draws = any(reader.draws for reader in self.readers.values())
+        if tolerance.missing == "error":
+            self._require_all()
+
+    def _require_all(self) -> None:
+        for shards in self.sets:
+            shards.require([reader.field for reader in self.readers.values()])
+            for name, reader in self.readers.items():
+                count, first = shards.missing(reader.field)
+                if count:
+                    raise ShardError(
+                        f"{count} samples have no '{reader.field}' (modality '{name}'), the first is {first}. "
+                        "Remove the modality, or set missing: mask."
+                    )
+
+    def __getitem__(self, request: Request) -> dict[str, Any] | UserError:
+        """The batch of these positions of an epoch without the samples skipped; or what is wrong with it.
+
+        Errors are returned: raised in a worker they would come wrapped in its traceback.
+        """
+        try:
+            batch = self._batch(*request)
+        except UserError as error:
+            return error
+        return batch if get_worker_info() is None else handover.packed(batch)
+
+    def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
+        source, shard, row = self.order.locate(epoch, positions)
+        places = [self.sets[s].shards[h] for s, h in zip(source.tolist(), shard.tolist(), strict=True)]
+        columns: dict[str, list[Any]] = {name: [] for name in ("key", *self.readers)}
+        skipped: list[tuple[str, str]] = []
+        for position, place, sample in zip(positions.tolist(), places, row.tolist(), strict=True):
+            try:
+                values = self._sample(
+                    place, sample, sample_generator(self.seed, epoch, position) if self._draws else _no_draws
+                )
+            except (BadSample, ValueError) as error:
+                problem = _describe(place, sample, error)
+                if self.tolerance.on_error == "raise":
+                    raise BadSample(problem) from error
+                skipped.append((place.name, problem))
+                continue
+            for name, value in values.items():
+                columns[name].append(value)
+        if not columns["key"]:
+            raise BadSample(f"all {len(skipped)} samples of a batch are bad; the first: {skipped[0][1]}")
+        return self._collate(columns, skipped)
+
+    def _sample(self, shard: Shard, sample: int, rng: np.random.Generator) -> dict[str, Any]:
+        values: dict[str, Any] = {"key": shard.key(sample)}
+        for name, reader in self.readers.items():
+            content = shard.read(sample, reader.field)
+            if content is None and self.tolerance.missing == "error":
+                raise BadSample(f"no '{reader.field}' (modality '{name}')")
+            values[name] = None if content is None else reader.read(content, rng)
+        return values
+
+    def _collate(self, columns: dict[str, list[Any]], skipped: list[tuple[str, str]]) -> dict[str, Any]:
+        """Columns -> batch. With `missing: mask`, `present[name]` (B,) says which samples have a modality."""
+        batch: dict[str, Any] = {"key": columns["key"], "skipped": skipped}
+        present: dict[str, torch.Tensor] = {}
+        for name, reader in self.readers.items():
+            values = columns[name]
+            has = [value is not None for value in values]
+            if not all(has):
+                like = next((value for value in values if value is not None), None)
+                values = [reader.absent(like) if value is None else value for value in values]
+            batch[name] = reader.collate(values)
+            present[name] = torch.tensor(has)
+        if self.tolerance.missing == "mask":
+            batch["present"] = present
+        return batch
+
+
+def _describe(shard: Shard, sample: int, error: Exception) -> str:
+    what = str(error) or type(error).__name__
+    return what if what.startswith("shard ") else f"shard {shard.name}: sample '{shard.key(sample)}': {what}"
+
+
+@dataclass
+class Skips:
+    """Samples left out since the epoch began, per shard."""
+
+    read: int = 0
+    per_shard: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: dict[str, Any], tolerance: Tolerance) -> None:
+        """Count what a batch left out; too large a share stops the run."""
+        skipped = batch.pop("skipped")
+        self.read += len(batch["key"]) + len(skipped)
+        for shard, problem in skipped:
+            if not self.per_shard[shard]:
+                log.warning("skipped a bad sample (first of its shard): %s", problem)
+            self.per_shard[shard] += 1
+        total = sum(self.per_shard.values())
+        if total > max(1, tolerance.max_skipped * max(self.read, 100)):
+            worst, count = self.per_shard.most_common(1)[0]
+            raise ShardError(
+                f"{total} of {self.read} samples were bad, above max_skipped={tolerance.max_skipped:g}; "
+                f"{count} of them in {worst}. Run: mmmask shards verify {os.path.dirname(worst) or '.'}"
+            )
+
+    def report(self) -> None:
+        """One line at the end of an epoch."""
+        if total := sum(self.per_shard.values()):
+            shards = ", ".join(f"{shard}: {count}" for shard, count in self.per_shard.most_common(5))
+            log.warning("skipped %d bad samples of %d this epoch (%s)", total, self.read, shards)
