@@ -11,6 +11,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,10 @@ class Reader(ABC):
         """Whether reading is random."""
         return False
 
+    def steady(self) -> Reader:
+        """The reader for evaluation: the same without randomness."""
+        return self
+
     @abstractmethod
     def read(self, content: bytes, rng: np.random.Generator) -> Any:
         """Bytes -> value; randomness comes from `rng` alone. Bad content raises `BadSample` or ValueError."""
@@ -56,7 +61,8 @@ class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
     `crop` is `random` (a part of `scale` of the area, any place), `centre` (the largest square), or `none`
-    (the image must have that size). JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
+    (the image must have that size); evaluation has neither random crops nor flips. JPEGs are decoded at the
+    smallest sufficient of their 1/2, 1/4, 1/8 scales.
     """
 
     def __init__(
@@ -82,6 +88,12 @@ class Image(Reader):
     def draws(self) -> bool:
         """Random crops and flips are."""
         return self.flip or self.crop == "random"
+
+    def steady(self) -> Image:
+        """Centre crops in place of random ones, and no flips."""
+        steady = copy(self)
+        steady.crop, steady.flip = "centre" if self.crop == "random" else self.crop, False
+        return steady
 
     def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
         """Decode, crop, scale, perhaps flip."""

@@ -28,7 +28,8 @@ class ShardData(pl.LightningDataModule):
 
     Args:
         train: shards to train on: a path, a pattern, a list, or `modality: pattern` for aligned folders.
-        modalities: batch name -> reader, e.g. `image: {class_path: Image, init_args: {field: jpg}}`.
+        modalities: batch name -> reader, e.g. `image: {class_path: Image, init_args: {field: jpg}}`; only
+            training has their random crops and flips.
         val: shards to validate on.
         test: shards to test on (default: val).
         predict: shards to predict on (default: test).
@@ -93,7 +94,7 @@ class ShardData(pl.LightningDataModule):
         orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
         length = self.samples_per_epoch or sum(len(s) for s in sets)
         order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
-        return self._loader(sets, order, self.drop_last)
+        return self._loader(sets, order, self.modalities, self.drop_last)
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
         """Every validation sample once, in the order of the shards."""
@@ -116,11 +117,12 @@ class ShardData(pl.LightningDataModule):
     def _in_order(self, urls: Urls) -> ShardLoader:
         shards = ShardSet(urls, self.allow)
         order = Mixture((EpochOrder(shards.counts, shuffle=False),), (1.0,), len(shards))
-        return self._loader([shards], order, drop_last=False)
+        steady = {name: reader.steady() for name, reader in self.modalities.items()}
+        return self._loader([shards], order, steady, drop_last=False)
 
-    def _loader(self, sets: list[ShardSet], order: Mixture, drop_last: bool) -> ShardLoader:
+    def _loader(self, sets: list[ShardSet], order: Mixture, readers: dict[str, Reader], drop_last: bool) -> ShardLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        samples = Samples(sets, order, self.modalities, self.tolerance, self.seed)
+        samples = Samples(sets, order, readers, self.tolerance, self.seed)
         return ShardLoader(
             samples, self.batch_size, self.num_workers, rank, world, drop_last, self.timeout, self._recount
         )

@@ -49,7 +49,8 @@ def write_token_shards(
 def _one_shard(source: ShardSet, number: int, modalities: Mapping[str, Reader], batch_size: int) -> ShardLoader:
     alone = ShardSet.of([source.shards[number]])
     order = Mixture((EpochOrder(alone.counts, shuffle=False),), (1.0,), len(alone))
-    return ShardLoader(Samples([alone], order, modalities, Tolerance(), seed=0), batch_size)
+    readers = {name: reader.steady() for name, reader in modalities.items()}
+    return ShardLoader(Samples([alone], order, readers, Tolerance(), seed=0), batch_size)
 
 
 def _token_samples(

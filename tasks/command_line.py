@@ -83,7 +83,8 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
         name, _, value = flag.partition("=")
         if name in ("-c", "--config"):
             check_readable(Path(value or following))
-    for noise in ("LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers"):
+    noises = "LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers", "The dirpath has"
+    for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
     return CommandLine(

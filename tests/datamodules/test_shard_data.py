@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from conftest import sample_fields
 
-from datamodules import ShardData, Text
+from datamodules import Image, ShardData, Text
 from datamodules.shard_data import Source
 from mmmask.errors import UserError
 
@@ -95,6 +95,21 @@ def test_evaluation_comes_in_the_order_of_the_shards_every_time(make_shards):
     for _ in range(2):
         assert keys(data.val_dataloader()) == [f"{n:06d}" for n in range(9)]
     assert keys(data.train_dataloader()) != [f"{n:06d}" for n in range(9)]
+
+
+def test_only_training_is_augmented(make_shards):
+    shards = make_shards([8])
+    augmented = {"image": Image(size=16, crop="random", flip=True)}
+    plain = {"image": Image(size=16, crop="centre")}
+
+    def images(modalities, stage):
+        loader = getattr(ShardData(shards, modalities, val=shards, batch_size=8), f"{stage}_dataloader")()
+        batch = next(iter(loader))
+        return batch["image"][sorted(range(8), key=batch["key"].__getitem__)]
+
+    for stage in ("val", "test", "predict"):
+        assert (images(augmented, stage) == images(plain, stage)).all()
+    assert not (images(augmented, "train") == images(plain, "train")).flatten(1).all(1).any()
 
 
 def test_stages_without_shards_of_their_own_take_those_of_the_stage_before(make_shards):

@@ -47,6 +47,14 @@ def test_each_sample_gets_its_own_tokens_and_the_fields_to_keep(make_shards, tmp
     assert ShardSet(str(out)).shards[1].read(0, "txt") == b"sample number 5"
 
 
+def test_the_augmentation_of_training_is_left_out(make_shards, tmp_path):
+    _, plain, _ = tokenized(make_shards, tmp_path)
+    augmented = {"image": Image(size=32, crop="none", flip=True)}
+    write_token_shards(make_shards([5, 3]), augmented, brightness, tmp_path / "again", ["cls", "txt"], batch_size=2)
+    for name in ("train-00000.tar", "train-00001.tar"):
+        assert (tmp_path / "again" / name).read_bytes() == (plain / name).read_bytes()
+
+
 def test_token_shards_join_their_source_as_an_aligned_folder(make_shards, tmp_path):
     shards, out, _ = tokenized(make_shards, tmp_path, keep=())
     both = ShardSet({"raw": shards, "tokens": str(out)})
