@@ -7,7 +7,6 @@ import pickle
 import sys
 import time
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmmask import shipped
 from mmmask.config_errors import check_readable, known_keys, sentence
 from mmmask.errors import UserError
 
@@ -79,10 +79,7 @@ def check_checkpoint(path: str) -> None:
 
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
-    for flag, following in pairwise([*arguments, ""]):
-        name, _, value = flag.partition("=")
-        if name in ("-c", "--config"):
-            check_readable(Path(value or following))
+    arguments = _with_configurations(arguments)
     noises = "LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers", "The dirpath has"
     for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
@@ -101,6 +98,21 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
         args=arguments,
         run=run,
     )
+
+
+def _with_configurations(arguments: list[str]) -> list[str]:
+    """Replace names of shipped configurations by their paths, and look at each before it is parsed."""
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("-c", "--config"):
+            path = Path(value if equals else next(rest, ""))
+            if not path.exists() and path.as_posix().removeprefix("configs/") in shipped.names():
+                path = shipped.find(path.as_posix())
+            check_readable(path)
+            argument = f"--config={path}"
+        found.append(argument)
+    return found
 
 
 def train(arguments: list[str]) -> None:

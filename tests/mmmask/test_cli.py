@@ -324,6 +324,16 @@ def test_configurations_are_listed_and_copied(mmmask, refused, tmp_path):
     assert shipped.find("demo/tokenizer.yaml").is_file()
 
 
+def test_shipped_configurations_are_found_by_name_from_anywhere(tmp_path, monkeypatch, capsys):
+    arguments = ["--config", "demo/tokenizer.yaml", "--config=trainer/cpu.yaml", "--print_config"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["fit", *arguments])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["trainer"]["max_epochs"] == 6
+    assert shown["trainer"]["accelerator"] == "cpu"
+
+
 def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
     code, out, _ = mmmask("fit", "--config", DEMO, *small(tmp_path))
     assert code == 0
