@@ -23,6 +23,20 @@ class Source:
     weight: float = 1.0
 
 
+class _StateForTheLoader(pl.Callback):
+    """Builds the training loader again after the checkpoint is read, if it was built before.
+
+    A task that asks for `trainer.estimated_stepping_batches`, as most schedules do, has it built so early
+    that Lightning would never load its state, and the run would begin its epoch anew without a word.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loop = trainer.fit_loop
+        if trainer.ckpt_path and loop._combined_loader is not None:
+            loop._combined_loader.reset()  # ends its workers
+            loop._combined_loader = None
+
+
 class ShardData(pl.LightningDataModule):
     """Training, validation, test and prediction data from WebDataset shards.
 
@@ -86,6 +100,11 @@ class ShardData(pl.LightningDataModule):
         self.seed, self.block, self.streams = seed, block, streams
         self.tolerance = Tolerance(on_error, missing, max_skipped)
         self.allow = allow
+
+    def setup(self, stage: str) -> None:
+        """Make sure that Lightning gives the training loader its state back."""
+        if self.trainer and not any(isinstance(c, _StateForTheLoader) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.trainer.callbacks.append(_StateForTheLoader())  # type: ignore[attr-defined]
 
     def train_dataloader(self) -> ShardLoader:
         """The training mixture, shuffled."""

@@ -29,6 +29,7 @@ class Recorder(pl.LightningModule):
         return self.line(batch["tokens"].float()).square().mean()
 
     def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches  # as most schedules ask: with max_epochs it builds the loader
         return torch.optim.SGD(self.parameters(), lr=1e-5)
 
 
@@ -40,7 +41,7 @@ def train(shards, folder, log, steps, workers=0, batch_size=4, every=1, slow=0.0
     checkpoints = ModelCheckpoint(folder, filename="step", every_n_train_steps=every, save_last=True, save_top_k=0)
     options = {
         "max_steps": steps,
-        "max_epochs": -1,
+        "max_epochs": 1000,
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,
