@@ -119,6 +119,7 @@ class ShardLoader:
             "position": self.position,
             "delivered": self.delivered,
             "data": [shards.fingerprint for shards in self.samples.sets],
+            "order": self.samples.order.description,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,6 +129,11 @@ class ShardLoader:
             raise UserError(
                 f"the checkpoint was trained on other data ({state['data']}) than is given now ({data}): "
                 "its place in the epoch means nothing here. Give the same shards, or start from its weights only."
+            )
+        if state["position"] and state["order"] != (order := self.samples.order.description):
+            raise UserError(
+                f"the checkpoint was taken within an epoch of the order {state['order']}, the order now is {order}: "
+                "its place means nothing here. Keep seed, block, streams, weights and samples_per_epoch as they were."
             )
         self.epoch, self.position = state["epoch"], state["position"]
         self._resumed = True

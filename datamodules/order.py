@@ -6,6 +6,7 @@ number of ranks and workers can share the same order: position p belongs to rank
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -96,11 +97,18 @@ class Mixture:
     block: int = field(default=1024, repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.weights) != len(self.orders) or min(self.weights) <= 0:
+        if len(self.weights) != len(self.orders) or not all(0 < weight < math.inf for weight in self.weights):
             raise UserError(f"a mixture of {len(self.orders)} sets needs as many positive weights, got {self.weights}.")
 
     def __len__(self) -> int:
         return self.samples_per_epoch
+
+    @property
+    def description(self) -> str:
+        """All that the order depends on, besides the number of samples in each shard."""
+        first = self.orders[0]
+        parts = f"seed={self.seed} block={first.block} streams={first.streams}"
+        return f"{parts} weights={list(self.weights)} samples_per_epoch={self.samples_per_epoch}"
 
     def locate(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions of an epoch -> (set, shard, row) of each."""
@@ -122,7 +130,8 @@ class Mixture:
 
     def _block(self, b: int) -> tuple[np.ndarray, np.ndarray]:
         """For each place of a block: which set serves it, and the how-manieth sample of that set it is."""
-        share = np.cumsum([0.0, *self.weights]) / sum(self.weights)
+        share = np.cumsum([0.0, *self.weights])
+        share /= share[-1]  # exactly 1 at the end, as the sum of floats need not be
         before = np.floor(b * self.block * share).astype(np.int64)
         after = np.floor((b + 1) * self.block * share).astype(np.int64)
         first, count = np.diff(before), np.diff(after) - np.diff(before)

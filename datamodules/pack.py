@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ def pack(
         raise UserError("samples_per_shard and shard_megabytes must be at least 1.")
     out = Path(out)
     with only_writer(out):
-        old = sorted(out.glob(f"{split}-*.tar"))
+        old = shards_of(split, out)
         if old and not overwrite:
             raise UserError(
                 f"{out} already holds {len(old)} shards of '{split}'. Choose another folder or --overwrite."
@@ -87,6 +88,12 @@ def pack(
         finally:
             _remove(staging)
     return report
+
+
+def shards_of(split: str, folder: Path) -> list[Path]:
+    """The shards `<split>-00000.tar` of a folder; those of a split with a longer name are not among them."""
+    name = re.compile(re.escape(split) + r"-\d{5,}\.tar")
+    return sorted(path for path in folder.glob("*.tar") if name.fullmatch(path.name))
 
 
 def _write_shards(

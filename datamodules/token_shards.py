@@ -16,7 +16,9 @@ from datamodules.pack import Sample, array_bytes, write_shard
 from datamodules.readers import Reader
 from datamodules.samples import Samples, Tolerance
 from datamodules.shards import Shard, ShardSet, Urls
-from mmmask.errors import UserError
+from mmmask.errors import UserError, nearest
+
+KEEP = ("cls", "txt")  # small fields that are copied where they are there
 
 
 def write_token_shards(
@@ -36,6 +38,11 @@ def write_token_shards(
     taken = [out / Path(shard.name).name for shard in source.shards if (out / Path(shard.name).name).exists()]
     if taken and not overwrite:
         raise UserError(f"{taken[0]} exists already. Choose another folder or --overwrite.")
+    own = {Path(member.url).resolve() for shard in source.shards for member in shard.members}
+    if replaced := own & {path.resolve() for path in taken}:
+        raise UserError(f"{min(replaced)} is to be tokenized: its tokens cannot take its place. Choose another folder.")
+    if unknown := sorted({field for field in keep if field not in source.fields} - set(KEEP)):
+        raise UserError(f"no sample has the field '{unknown[0]}' to keep.{nearest(unknown[0], source.fields)}")
     if len({Path(shard.name).name for shard in source.shards}) < len(source.shards):
         raise UserError("several shards have the same file name: tokenize each folder into a folder of its own.")
     written = 0

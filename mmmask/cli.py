@@ -145,7 +145,7 @@ def tokenize(
         run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used).
         shards: path or pattern of the shards to tokenize.
         out: folder to write into; shard names stay the same.
-        keep: small fields to copy along, separated by commas.
+        keep: small fields to copy along, separated by commas (cls and txt only where they are there).
         batch_size: images encoded at once.
         overwrite: replace shards of the same name.
     """
@@ -154,7 +154,8 @@ def tokenize(
 
     _know_classes()
     task, data = load_run(run)
-    report = write_token_shards(shards, data.modalities, task.tokens, out, keep.split(","), batch_size, overwrite)
+    fields = [field.strip() for field in keep.split(",") if field.strip()]
+    report = write_token_shards(shards, data.modalities, task.tokens, out, fields, batch_size, overwrite)
     print("\n".join(report))
 
 

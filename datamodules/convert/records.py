@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datamodules.files import written_whole
-from datamodules.pack import PackReport, Sample, Skipped, pack
+from datamodules.pack import PackReport, Sample, Skipped, pack, shards_of
 from mmmask.errors import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -87,10 +87,14 @@ def pack_all(
         raise UserError(f"field is '{field}'; pictures can be stored as jpg or png.")
     if resize is not None and resize < 1:
         raise UserError(f"resize is {resize}; give a number of pixels of 1 or more.")
-    reports = {}
     for split, records in data.splits.items():
         if not records:
             raise UserError(f"the split '{split}' is empty. Check the source folder.")
+        if shards_of(split, Path(out)) and not overwrite:
+            raise UserError(f"{out} already holds shards of '{split}'. Choose another folder or --overwrite.")
+    _keep_classes(data, Path(out), overwrite)
+    reports = {}
+    for split, records in data.splits.items():
         if shuffle:
             records = random.Random(0).sample(records, len(records))
         samples = track(
@@ -106,6 +110,13 @@ def pack_all(
         with written_whole(Path(out) / "classes.json") as stream:
             stream.write(json.dumps({"classes": data.classes}, indent=1, ensure_ascii=False).encode())
     return reports
+
+
+def _keep_classes(data: DataSet, out: Path, overwrite: bool) -> None:
+    """Refuse to give the labels of shards that are there already another meaning."""
+    path = out / "classes.json"
+    if data.classes and path.is_file() and not overwrite and json.loads(path.read_text())["classes"] != data.classes:
+        raise UserError(f"{path} lists other classes: the same labels would mean two things. Choose another folder.")
 
 
 def _usual(records: Iterable[Record | Skipped]) -> str:

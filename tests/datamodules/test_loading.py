@@ -141,6 +141,17 @@ def test_epochs_differ_and_repeat_by_their_number(make_shards):
     assert keys(one) == first
 
 
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"block": 2}, {"streams": 3}, {"samples_per_epoch": 8}])
+def test_another_order_than_in_the_checkpoint_is_refused_within_an_epoch(make_shards, changed):
+    shards = make_shards([5, 5])
+    first = loader(shards, batch_size=2)
+    take(first, 2)
+    with pytest.raises(UserError, match="its place means nothing here"):
+        loader(shards, batch_size=2, **changed).load_state_dict(first.state_dict())
+    list(first)
+    loader(shards, batch_size=2, **changed).load_state_dict(first.state_dict())  # between epochs it may change
+
+
 def test_other_data_than_in_the_checkpoint_is_refused(make_shards):
     state = loader(make_shards([9])).state_dict()
     with pytest.raises(UserError, match="other data"):

@@ -1,5 +1,7 @@
 """The order of an epoch: EpochOrder((5, 3), seed=0).locate(epoch=0, positions=[0, 1]) -> shards, rows."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,21 @@ def test_a_mixture_goes_on_through_its_sets_in_the_next_epoch():
 def test_wrong_weights_are_refused():
     with pytest.raises(UserError, match="positive weights"):
         Mixture((EpochOrder((4,)),), (0.0,), 4)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.2, 0.6), (1.0, 0.1, 0.4, 0.4), (1.0, 0.1, 0.1, 0.8, 0.8)])
+def test_weights_whose_sum_is_not_exact_fill_every_block(weights, monkeypatch):
+    def exact(numbers):  # as `sum` adds since Python 3.12
+        numbers = list(numbers)
+        return math.fsum(numbers) if isinstance(numbers[0], float) else sum(numbers)
+
+    monkeypatch.setattr("datamodules.order.sum", exact, raising=False)
+    mixture = Mixture(tuple(EpochOrder((50,)) for _ in weights), weights, samples_per_epoch=4096)
+    source, _, _ = mixture.locate(0, np.arange(4096))
+    assert np.allclose(np.bincount(source) / 4096, np.array(weights) / math.fsum(weights), atol=1e-3)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_weights_are_finite(weight):
+    with pytest.raises(UserError, match="positive weights"):
+        Mixture((EpochOrder((4,)),), (weight,), 4)

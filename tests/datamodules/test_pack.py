@@ -189,3 +189,11 @@ def test_an_index_is_written_before_its_shard_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.os.replace", watched)
     pack(texts(3), tmp_path)
     assert seen[-2:] == [index_path(tmp_path / "train-00000.tar").name, "train-00000.tar"]
+
+
+def test_overwriting_a_split_leaves_those_whose_names_begin_alike(tmp_path):
+    pack(texts(3), tmp_path, "train-extra")
+    pack(texts(2), tmp_path, "train")
+    pack(texts(4), tmp_path, "train", overwrite=True)
+    assert names(tmp_path) == ["train-00000.idx", "train-00000.tar", "train-extra-00000.idx", "train-extra-00000.tar"]
+    assert len(ShardSet(str(tmp_path / "train-extra-*.tar"))) == 3

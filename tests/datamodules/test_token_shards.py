@@ -80,6 +80,19 @@ def test_nothing_is_overwritten(make_shards, tmp_path):
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_tokens_never_take_the_place_of_what_they_are_made_from(make_shards, tmp_path):
+    shards = make_shards([3])
+    before = (tmp_path / "shards" / "train-00000.tar").read_bytes()
+    with pytest.raises(UserError, match="cannot take its place"):
+        write_token_shards(shards, PIXELS, brightness, tmp_path / "shards", [], batch_size=2, overwrite=True)
+    assert (tmp_path / "shards" / "train-00000.tar").read_bytes() == before
+
+
+def test_an_unknown_field_to_keep_is_named(make_shards, tmp_path):
+    with pytest.raises(UserError, match="no sample has the field 'clss' to keep. Did you mean 'cls'?"):
+        tokenized(make_shards, tmp_path, keep=["clss"])
+
+
 def test_tokens_of_the_same_name_are_replaced_on_demand(make_shards, tmp_path):
     shards, out, _ = tokenized(make_shards, tmp_path, lambda batch: {"image": torch.zeros(len(batch["key"]), 1)})
     write_token_shards(shards, PIXELS, brightness, out, ["cls"], batch_size=2, overwrite=True)

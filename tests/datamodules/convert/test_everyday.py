@@ -169,3 +169,21 @@ def test_a_picture_that_unpacks_to_gigabytes_is_skipped(tmp_path, monkeypatch):
     files = {"cat/a.png": picture(), "cat/b.png": picture(size=(10, 10))}
     report = convert.pack_all(convert.image_folder(tree(tmp_path / "in", files)), tmp_path / "out")["train"]
     assert dict(report.skipped) == {"picture of too many pixels (a decompression bomb)": 1}
+
+
+def test_labels_never_change_their_meaning_in_a_folder_of_shards(tmp_path):
+    pets = tree(tmp_path / "pets", {"train/cat/a.png": picture(), "train/dog/b.png": picture()})
+    wild = tree(tmp_path / "wild", {"test/dog/a.png": picture(), "test/zebra/b.png": picture()})
+    convert.pack_all(convert.image_folder(pets), tmp_path / "out")
+    with pytest.raises(UserError, match="the same labels would mean two things"):
+        convert.pack_all(convert.image_folder(wild), tmp_path / "out")
+    assert json.loads((tmp_path / "out/classes.json").read_text())["classes"] == ["cat", "dog"]
+
+
+def test_all_splits_are_looked_at_before_the_first_is_packed(tmp_path):
+    source = tree(tmp_path / "in", {"train/cat/a.png": picture(), "test/cat/b.png": picture()})
+    convert.pack_all(convert.image_folder(source), tmp_path / "out")
+    (tmp_path / "out" / "train-00000.tar").unlink()
+    with pytest.raises(UserError, match="already holds shards of 'test'"):
+        convert.pack_all(convert.image_folder(source), tmp_path / "out")
+    assert not (tmp_path / "out" / "train-00000.tar").exists()
