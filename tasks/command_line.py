@@ -6,7 +6,10 @@ import logging
 import pickle
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmmask import shipped
 from mmmask.config_errors import check_readable, known_keys, sentence
@@ -84,20 +88,40 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
     for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
-    return CommandLine(
-        pl.LightningModule,
-        pl.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        parser_class=Parser,
-        seed_everything_default=0,
-        parser_kwargs={"prog": "mmmask" if run else "mmmask check"},
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"overwrite": True},
-        auto_configure_optimizers=False,
-        args=arguments,
-        run=run,
-    )
+    with lightning_sentences():
+        return CommandLine(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            seed_everything_default=0,
+            parser_kwargs={"prog": "mmmask" if run else "mmmask check"},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            args=arguments,
+            run=run,
+        )
+
+
+@contextmanager
+def lightning_sentences() -> Iterator[None]:
+    """What Lightning refuses is a mistake in the settings: a sentence, without its traceback."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError, ZeroDivisionError) as error:
+        innermost = list(traceback.walk_tb(error.__traceback__))[-1][0].f_code.co_filename
+        if not isinstance(error, MisconfigurationException) and "lightning" not in Path(innermost).parts:
+            raise
+        raise UserError(f"the trainer refuses: {' '.join(str(error).split()).rstrip('.')}.") from error
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" not in str(error):
+            raise
+        first = str(error).splitlines()[1].strip().rstrip(".")
+        raise UserError(
+            f"the checkpoint is not one of this model ({first}). Give the config.yaml that lies beside it."
+        ) from error
 
 
 def _with_configurations(arguments: list[str]) -> list[str]:
@@ -128,7 +152,7 @@ def train(arguments: list[str]) -> None:
 
 
 def check(arguments: list[str]) -> None:
-    """Build everything, take one training batch and one step's forward pass, and say how large it all is."""
+    """Build everything, take one training batch, and say how large it all is."""
     cli = command_line(arguments, run=False)
     from rich import print as rich_print
     from rich.markup import escape
@@ -148,10 +172,18 @@ def check(arguments: list[str]) -> None:
     table.add_row("parameters", f"{parameters:,} ({trained:,} trained)")
     table.add_row("memory", f"{_training_bytes(cli.model) / 2**20:,.1f} MiB for weights, gradients and Adam's state")
     table.add_row("batch memory", f"{_batch_bytes(batch) / 2**20:,.1f} MiB")
-    accumulate = int(cli.trainer.accumulate_grad_batches)
-    table.add_row("steps per epoch", f"{-(-len(loader) // accumulate):,}")
+    table.add_row("steps per epoch", f"{_steps_per_epoch(cli.trainer, len(loader)):,}")
     table.add_row("first batch", f"{time.perf_counter() - start:.2f} s")
     rich_print(table)
+
+
+def _steps_per_epoch(trainer: pl.Trainer, batches: int) -> int:
+    """Optimiser steps; `batches` is what one rank alone would have."""
+    batches = -(-batches // trainer.world_size)
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return -(-batches // max(1, trainer.accumulate_grad_batches))
 
 
 def _training_bytes(model: torch.nn.Module) -> int:
@@ -176,5 +208,6 @@ def load_run(run: Path) -> tuple[Any, Any]:
     check_checkpoint(str(checkpoints[-1]))
     cli = command_line(["--config", str(configs[0])], run=False)
     state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
-    cli.model.load_state_dict(state["state_dict"])
+    with lightning_sentences():
+        cli.model.load_state_dict(state["state_dict"])
     return cli.model.eval(), cli.datamodule

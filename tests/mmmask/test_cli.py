@@ -198,6 +198,38 @@ def test_the_other_verbs_answer_a_mistake_with_one_sentence(refused, arguments, 
     assert words in refused(*arguments)
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--trainer.accelerator=foo",
+        "--trainer.strategy=foo",
+        "--trainer.devices=0",
+        "--trainer.limit_train_batches=1.5",
+        "--trainer.profiler=foo",
+        "--trainer.num_nodes=0",
+        "--seed_everything=-1",
+    ],
+)
+def test_what_the_trainer_refuses_is_one_sentence(refused, argument):
+    assert "the trainer refuses" in refused("check", "--config", DEMO, argument)
+
+
+def test_a_checkpoint_that_nothing_tracks_or_of_another_model_is_refused(mmmask, refused, tmp_path):
+    assert mmmask("fit", "--config", DEMO, *small(tmp_path))[0] == 0
+    assert "the trainer refuses" in refused("test", "--config", DEMO, *small(tmp_path), "--ckpt_path=best")
+    (checkpoint,) = (tmp_path / "run").rglob("*.ckpt")
+    other = "--model.init_args.tokenizer.init_args.dim=64"
+    for verb in ("fit", "test"):
+        words = refused(verb, "--config", DEMO, *small(tmp_path), f"--ckpt_path={checkpoint}", other)
+        assert "the checkpoint is not one of this model" in words
+
+
+def test_check_counts_the_steps_of_one_rank_and_what_is_left_out(mmmask, tmp_path):
+    for argument, steps in ({"--trainer.limit_train_batches=4": "4", "--trainer.limit_train_batches=0.5": "5"}).items():
+        _, out, _ = mmmask("check", "--config", DEMO, *small(tmp_path), argument)
+        assert f"steps per epoch  {steps}" in " ".join(out.split("  ")).replace("epoch ", "epoch  ")
+
+
 class Opened:
     """Unpickling this runs a command."""
 
