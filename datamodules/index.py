@@ -128,6 +128,10 @@ def _split_name(name: str, tar: Path) -> tuple[str, str]:
     name = name.removeprefix("./")
     if name.startswith(("/", "\\")) or ".." in name.split("/") or "\0" in name:
         raise ShardError(f"{tar}: the member name '{name}' leaves its folder. Refused.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ShardError(f"{tar}: the member name {name!a} is not UTF-8. Pack it again.") from None
     match = NAME.match(name)
     if match is None:
         raise ShardError(f"{tar}: the member name '{name}' is not of the form key.field. Pack it again.")

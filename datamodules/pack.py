@@ -152,8 +152,11 @@ def _distinct(records: Iterable[Sample | Skipped]) -> Iterator[Sample | Skipped]
             yield record
             continue
         key = record["__key__"]
-        if "." in key.rpartition("/")[2] or key.startswith("/") or ".." in key.split("/") or not key:
+        name = key.rpartition("/")[2]
+        if "." in name or not name or key.startswith("/") or ".." in key.split("/"):
             yield Skipped(key, "a key must be a relative path without dots")
+        elif not _is_utf8(key):
+            yield Skipped(ascii(key), "a key must be UTF-8")
         elif (mark := hash(key)) in seen:
             yield Skipped(key, "duplicate key")
         elif len(record) < 2:
@@ -161,6 +164,14 @@ def _distinct(records: Iterable[Sample | Skipped]) -> Iterator[Sample | Skipped]
         else:
             seen.add(mark)
             yield record
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character, or a file name in another encoding
+        return False
+    return True
 
 
 def _publish(path: Path, out: Path) -> Path:

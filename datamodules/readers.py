@@ -166,6 +166,8 @@ def _with_channels(image: Any, channels: int) -> Any:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode == mode:
         return image
+    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+        image = Pillow.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if channels < 4 and (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
         alpha = image.convert("RGBA")
         white = Pillow.new("RGBA", image.size, "white")
@@ -209,7 +211,9 @@ class Array(Reader):
         """-1 for ids, NaN for numbers: neither can be mistaken for data."""
         if like is None:
             raise BadSample(f"no sample of the batch has '{self.field}', so its shape is unknown")
-        if np.issubdtype(like.dtype, np.integer):
+        if like.dtype.kind not in "iuf":
+            return np.zeros_like(like)  # nothing else can be told apart: ask `present`
+        if like.dtype.kind in "iu":
             return np.full(like.shape, -1, dtype=np.int64)
         return np.full(like.shape, np.nan, dtype=like.dtype)
 
@@ -218,10 +222,9 @@ class Array(Reader):
         if len({value.shape for value in values}) > 1:
             shapes = sorted({value.shape for value in values})
             raise UserError(f"field '{self.field}': arrays of different shapes in one batch: {shapes}.")
-        array = np.stack(values)
-        if not np.issubdtype(array.dtype, np.integer):
-            return torch.from_numpy(array)
-        return torch.from_numpy(array.astype(np.int64))
+        if values[0].dtype.kind in "iu":
+            return torch.from_numpy(np.stack(values, dtype=np.int64, casting="unsafe"))
+        return torch.from_numpy(np.stack(values))
 
 
 def _parse_header(content: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -232,6 +235,8 @@ def _parse_header(content: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:
         raise BadSample("array of Python objects (a pickle): never read")
+    if dtype.kind not in "iufb":
+        raise BadSample(f"array of {dtype}: only numbers can be read")
     if fortran and len(shape) > 1:
         raise BadSample("array in Fortran order; store it with numpy.ascontiguousarray")
     return dtype, shape
@@ -246,8 +251,8 @@ class Text(Reader):
 
     def read(self, content: bytes, rng: np.random.Generator) -> str:
         """Decode; empty text is a bad sample unless allowed."""
-        text = content.decode() if self.part is None else str(_json_part(content, self.part))
-        text = text.strip()
+        found = content.decode() if self.part is None else _json_part(content, self.part)
+        text = "" if found is None else str(found).strip()
         if not text and not self.allow_empty:
             raise BadSample("empty text")
         return text
@@ -272,6 +277,10 @@ class Label(Reader):
         """Parse; null means no label."""
         value = content.decode() if self.part is None else _json_part(content, self.part)
         label = -1 if value is None else int(value)
+        if isinstance(value, float) and value != label:
+            raise BadSample(f"label {value} is not a whole number")
+        if not -(2**63) <= label < 2**63:
+            raise BadSample(f"label {label} has more than 64 bits")
         if self.num_classes is not None and label >= self.num_classes:
             raise BadSample(f"label {label} where there are {self.num_classes} classes")
         return label

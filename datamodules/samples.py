@@ -54,6 +54,11 @@ class Samples(Dataset[Any]):
         self._draws = any(reader.draws for reader in self.readers.values())
         if tolerance.missing == "error":
             self._require_all()
+        else:
+            ShardSet.of([shard for shards in sets for shard in shards.shards]).require(
+                [reader.field for reader in self.readers.values()]
+            )
+        self._examples: dict[str, Any] = {}
 
     def _require_all(self) -> None:
         for shards in self.sets:
@@ -87,7 +92,7 @@ class Samples(Dataset[Any]):
                 values = self._sample(
                     place, sample, sample_generator(self.seed, epoch, position) if self._draws else _no_draws
                 )
-            except (BadSample, ValueError) as error:
+            except (BadSample, ValueError, TypeError, OverflowError) as error:
                 problem = _describe(place, sample, error)
                 if self.tolerance.on_error == "raise":
                     raise BadSample(problem) from error
@@ -117,12 +122,22 @@ class Samples(Dataset[Any]):
             has = [value is not None for value in values]
             if not all(has):
                 like = next((value for value in values if value is not None), None)
-                values = [reader.absent(like) if value is None else value for value in values]
+                absent = reader.absent(self._example(name) if like is None else like)
+                values = [absent if value is None else value for value in values]
             batch[name] = reader.collate(values)
             present[name] = torch.tensor(has)
         if self.tolerance.missing == "mask":
             batch["present"] = present
         return batch
+
+    def _example(self, name: str) -> Any:
+        """Any value of a modality, for its shape, when no sample of a batch has it."""
+        if name not in self._examples:
+            reader = self.readers[name]
+            places = ((shard, row) for shards in self.sets for shard in shards.shards for row in range(len(shard)))
+            contents = (shard.read(row, reader.field) for shard, row in places)
+            self._examples[name] = reader.read(next(c for c in contents if c is not None), _no_draws)
+        return self._examples[name]
 
 
 def _describe(shard: Shard, sample: int, error: Exception) -> str:

@@ -87,6 +87,11 @@ class ShardData(pl.LightningDataModule):
         super().__init__()
         if not modalities:
             raise UserError("data.modalities is empty: name at least one, e.g. image: {class_path: Image}.")
+        if seed < 0 or timeout < 0 or (samples_per_epoch is not None and samples_per_epoch < 1):
+            raise UserError(
+                "data: seed and timeout must be 0 or more, samples_per_epoch 1 or more; "
+                f"they are {seed}, {timeout:g} and {samples_per_epoch}."
+            )
         self.train, self.val, self.test, self.predict = train, val, test or val, predict or test or val
         self.modalities = modalities
         self.mixture = mixture or []

@@ -101,6 +101,8 @@ class ShardSet:
 
     def __init__(self, urls: Urls, allow: Allow = "local") -> None:
         groups = dict(urls) if isinstance(urls, Mapping) else {"": urls}
+        if not groups:
+            raise UserError("the list of shards is empty. Name at least one.")
         self._hold(_open_shards({group: expand(url, allow) for group, url in groups.items()}))
 
     @classmethod
@@ -163,10 +165,12 @@ def expand(urls: str | Sequence[str], allow: Allow = "local") -> list[str]:
     """Paths, patterns and URLs -> the list of shards they name; an empty match is an error."""
     found: list[str] = []
     for pattern in [urls] if isinstance(urls, str | os.PathLike) else urls:
-        named = _named_by(str(pattern), allow)
+        named = _named_by(str(pattern), allow) if str(pattern) else []
         if not named:
             raise UserError(f"no shards match '{pattern}'. Check the path; shards are files ending in .tar.")
         found += named
+    if not found:
+        raise UserError("the list of shards is empty. Name at least one.")
     if doubled := {url for url in found if found.count(url) > 1}:
         raise UserError(f"shard {min(doubled)} is listed twice: its samples would be seen twice per epoch.")
     return found
@@ -179,7 +183,11 @@ def _named_by(pattern: str, allow: Allow) -> list[str]:
             raise UserError(f"'{pattern}' would run a shell command. Set allow: pipe if you trust it.")
         return [pattern]
     named: list[str] = []
-    for url in expand_urls(pattern):
+    try:
+        urls = expand_urls(pattern)
+    except ValueError as error:
+        raise UserError(f"the pattern '{pattern}' cannot be read: {error}.") from error
+    for url in urls:
         if remote.is_remote(url):
             if allow == "local":
                 raise UserError(f"'{url}' is not on this machine. Set allow: remote if you trust it.")
@@ -206,10 +214,26 @@ def _open_shards(groups: dict[str, list[str]]) -> list[Shard]:
     if len({len(urls) for urls in groups.values()}) > 1:
         counts = ", ".join(f"{group}: {len(urls)}" for group, urls in groups.items())
         raise ShardError(f"aligned modalities need the same number of shards each, found {counts}.")
-    return [
+    shards = [
         Shard(_align([Member(url, group, indexes[url]) for group, url in zip(groups, urls, strict=True)]))
         for urls in zip(*groups.values(), strict=True)
     ]
+    _refuse_split_samples(shards)
+    return shards
+
+
+def _refuse_split_samples(shards: list[Shard]) -> None:
+    """Aligned folders are joined shard by shard: a sample whose modalities lie in different ones would be torn."""
+    if all(member.rows is None for shard in shards for member in shard.members):
+        return
+    owner: dict[str, str] = {}
+    for shard in shards:
+        for key in (shard.key(row) for row in range(len(shard))):
+            if (first := owner.setdefault(key, shard.name)) != shard.name:
+                raise ShardError(
+                    f"sample '{key}' is in the aligned shards of {first} and of {shard.name}. "
+                    "Pack all modalities with the same samples in each shard."
+                )
 
 
 def _align(members: list[Member]) -> list[Member]:
@@ -223,7 +247,9 @@ def _align(members: list[Member]) -> list[Member]:
         row = {key: i for i, key in enumerate(member.index.all_keys())}
         rows = np.array([row.get(key, -1) for key in keys], dtype=np.int64)
         aligned.append(Member(member.url, member.group, member.index, rows))
-    if all((member.rows >= 0).sum() < len(keys) / 2 for member in aligned[1:] if member.rows is not None):
+    own = [set(member.index.all_keys()) for member in members]
+    others = [set().union(*own[:i], *own[i + 1 :]) for i in range(len(own))]
+    if any(2 * len(mine & rest) < min(len(mine), len(rest)) for mine, rest in zip(own, others, strict=True)):
         names = ", ".join(member.url for member in members)
         raise ShardError(f"the keys of these aligned shards do not belong together: {names}. Check the patterns.")
     return aligned

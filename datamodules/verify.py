@@ -48,7 +48,11 @@ def shard_problems(tar: Path) -> Iterator[str]:
     if not tar.is_file():
         yield f"{tar}: does not exist"
         return
-    stored = load(index_path(tar)) if index_path(tar).is_file() else None
+    stored = None
+    try:
+        stored = load(index_path(tar)) if index_path(tar).is_file() else None
+    except ShardError as error:
+        yield str(error)
     try:
         index = build(tar)
     except ShardError as error:

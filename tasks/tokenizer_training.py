@@ -141,6 +141,11 @@ class TokenizerTraining(LightningModule):
                 f"TokenizerTraining: the batch has no '{self.modality}', only {', '.join(sorted(batch))}; "
                 "set modality to one of them."
             )
+        if "present" in batch and not batch["present"][self.modality].all():
+            raise UserError(
+                f"TokenizerTraining: samples of a batch have no '{self.modality}', only a stand-in (missing: mask). "
+                "Set data.missing to error, or give shards in which all have it."
+            )
         images = batch[self.modality]
         return images.float() / 255 if images.dtype == torch.uint8 else images
 

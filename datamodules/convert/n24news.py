@@ -69,6 +69,6 @@ def _records(
         elif not words:
             records.append(Skipped(identity, f"empty {text}"))
         else:
-            fields = {"txt": words.encode(), "cls": label_of(numbers[section])}
+            fields = {"txt": words.encode(errors="replace"), "cls": label_of(numbers[section])}
             records.append(Record(identity.replace(".", "_"), folder / f"{identity}.jpg", fields))
     return records

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -195,4 +196,6 @@ def _colour(image: Image.Image, format: str) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(rgba)
         return white.convert("RGB")
-    return image.convert("L" if image.mode in ("1", "I;16") else "RGB")
+    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return image.convert("L" if image.mode == "1" else "RGB")

@@ -36,6 +36,9 @@ def table(source: Path, columns: Columns, images: Path | None = None) -> DataSet
     numbers = {name: number for number, name in enumerate(classes)}
     splits: dict[str, list[Record | Skipped]] = {}
     for place, row in enumerate(rows):
+        for column in (columns.split, columns.key):
+            if column and row[column] in (None, ""):
+                raise UserError(f"{source}: row {place} has nothing in the column '{column}'.")
         split = str(row[columns.split]) if columns.split else "train"
         if not split or "/" in split or split.startswith("."):
             raise UserError(f"{source}: row {place} has the split '{split}', which cannot be part of a file name.")
@@ -50,7 +53,7 @@ def _record(place: int, row: Row, columns: Columns, folder: Path, numbers: dict[
         text = " ".join(str(row[columns.text] or "").split())
         if not text:
             return Skipped(key, f"empty '{columns.text}'")
-        fields["txt"] = text.encode()
+        fields["txt"] = text.encode(errors="replace")
     if columns.label and row[columns.label] not in (None, ""):
         fields["cls"] = label_of(numbers[str(row[columns.label]).strip()])
     if not columns.image:
@@ -70,7 +73,10 @@ def read_rows(path: Path) -> list[Row]:
         if kind == ".jsonl":
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if kind == ".json":
-            return list(json.loads(path.read_text(encoding="utf-8")))
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(rows, list):
+                raise UserError(f"{path} must hold a list of records.")
+            return rows
         if kind == ".parquet":
             return _parquet(path)
     except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -108,6 +114,7 @@ def _know(source: Path, rows: list[Row], columns: Columns) -> None:
 def _classes(rows: list[Row], label: str) -> list[str]:
     """The names of the classes, sorted; whole numbers from 0 on are labels already and stay as they are."""
     names = {str(row[label]).strip() for row in rows if row[label] not in (None, "")}
-    if all(name.isdigit() for name in names):
+    whole = all(name.isascii() and name.isdigit() and str(int(name)) == name for name in names)
+    if whole and max(map(int, names), default=0) < 10 * len(rows):
         return [str(number) for number in range(max(map(int, names), default=-1) + 1)]
     return sorted(names)

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import sample_fields
+from conftest import sample_fields, write_tar
 
 from datamodules import Array, Image, Label, ShardData, Text
 from datamodules.index import ShardError
@@ -354,3 +354,70 @@ def test_aligned_folders_never_shift_when_one_lacks_a_sample(tmp_path):
 def test_aligned_folders_of_unequal_length_are_refused(make_shards):
     with pytest.raises(ShardError, match="same number of shards each, found rgb: 2, caption: 1"):
         loader({"rgb": make_shards([2, 2], "rgb"), "caption": make_shards([4], "caption")})
+
+
+def folders(tmp_path, **shards):
+    """{modality: folder} of tars with the given keys each."""
+    for modality, tars in shards.items():
+        for number, names in enumerate(tars):
+            write_tar(tmp_path / modality / f"a-{number}.tar", {key: {"txt": key.encode()} for key in names})
+    return {modality: str(tmp_path / modality) for modality in shards}
+
+
+ONE = {"caption": Text("one.txt"), "other": Text("two.txt")}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sparse_modality_is_aligned_in_whatever_order_the_folders_are_named(tmp_path, turned):
+    sets = folders(tmp_path, one=["abcdefghij"], two=["bdf"])
+    sets = dict(reversed(sets.items())) if turned else sets
+    batches = list(loader(sets, modalities=ONE, missing="mask", batch_size=10))
+    assert sorted(key for batch in batches for key in batch["key"]) == list("abcdefghij")
+    assert sum(int(batch["present"]["other"].sum()) for batch in batches) == 3
+
+
+def test_folders_without_common_keys_are_refused(tmp_path):
+    with pytest.raises(ShardError, match="do not belong together"):
+        loader(folders(tmp_path, one=["abcdef"], two=["ghijkl"]), modalities=ONE, missing="mask")
+
+
+def test_folders_that_divide_their_samples_differently_are_refused(tmp_path):
+    with pytest.raises(ShardError, match="sample 'd' is in the aligned shards of"):
+        loader(folders(tmp_path, one=["abcd", "efgh"], two=["bcd", "def"]), modalities=ONE, missing="mask")
+
+
+def test_an_unknown_field_is_named_also_where_absence_is_allowed(make_shards):
+    with pytest.raises(UserError, match="the field 'tyt'.*Did you mean 'txt'"):
+        loader(make_shards([3]), modalities={"caption": Text("tyt")}, missing="mask")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_in_which_nobody_has_an_array_is_marked_absent(make_shards, workers):
+    shards = make_shards([9], fields=lambda n: sample_fields(n) if n == 4 else {"txt": b"a"})
+    options = {"missing": "mask", "batch_size": 1, "num_workers": workers}
+    batches = list(loader(shards, modalities={"tokens": Array()}, **options))
+    assert [batch["tokens"].tolist() for batch in batches if not batch["present"]["tokens"].all()] == [[[-1] * 4]] * 8
+    assert [batch["tokens"].tolist() for batch in batches if batch["present"]["tokens"].all()] == [[[4] * 4]]
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"Infinity", b"1e400"])
+def test_a_json_label_of_any_kind_is_skipped_when_bad(make_shards, content):
+    def fields(n):
+        return {"json": b'{"a": ' + (content if n == 2 else b"7") + b"}"}
+
+    shards = make_shards([6], fields=fields)
+    options = {"on_error": "skip", "max_skipped": 0.5, "batch_size": 3}
+    batches = list(loader(shards, modalities={"label": Label("json", part="a")}, **options))
+    assert sum(len(batch["key"]) for batch in batches) == 5
+
+
+@pytest.mark.parametrize("shards", ["", [], {}, "a{0..tar"])
+def test_shards_that_name_nothing_are_a_sentence(shards):
+    with pytest.raises(UserError, match="no shards match|list of shards is empty|cannot be read"):
+        loader(shards)
+
+
+@pytest.mark.parametrize("option", [{"seed": -1}, {"timeout": -1}, {"samples_per_epoch": -5}])
+def test_impossible_options_are_refused(make_shards, option):
+    with pytest.raises(UserError, match="must be 0 or more"):
+        loader(make_shards([3]), **option)

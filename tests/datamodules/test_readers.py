@@ -229,3 +229,32 @@ def test_labels_are_a_long_tensor():
 def test_impossible_crops_are_refused_at_once(options):
     with pytest.raises(UserError, match="Image"):
         Image(**options)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_grey_keeps_its_range(channels):
+    deep = np.linspace(0, 65_535, 256).astype(np.uint16).reshape(16, 16)
+    pixels = read(Image("png", 16, channels, crop="none"), encoded(deep))
+    assert abs(pixels[0].astype(int) - np.arange(256).reshape(16, 16)).max() <= 1
+
+
+def test_ids_of_64_bits_without_sign_stay_whole_beside_absent_ones():
+    reader = Array()
+    there = read(reader, array_bytes(np.array([2**53 + 1], dtype=np.uint64)))
+    batch = reader.collate([there, reader.absent(there)])
+    assert batch.tolist() == [[2**53 + 1], [-1]]
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array(["2020-01-01"], dtype="datetime64[D]")])
+def test_arrays_of_other_things_than_numbers_are_bad(array):
+    with pytest.raises(BadSample, match="only numbers can be read"):
+        read(Array(), array_bytes(array))
+
+
+def test_labels_and_texts_of_a_json_record_are_not_made_up():
+    with pytest.raises(BadSample, match="not a whole number"):
+        read(Label("json", part="a"), b'{"a": 2.7}')
+    with pytest.raises(BadSample, match="more than 64 bits"):
+        read(Label(), b"9223372036854775808")
+    with pytest.raises(BadSample, match="empty text"):
+        read(Text("json", part="a"), b'{"a": null}')

@@ -6,6 +6,7 @@ import pytest
 from conftest import sample_fields, write_tar
 
 from datamodules import verify
+from datamodules.index import index_path
 
 
 def shard(pattern, number=0):
@@ -67,3 +68,13 @@ def test_misaligned_folders_are_reported(make_shards, tmp_path):
     found = list(verify.problems({"rgb": pattern, "caption": str(tmp_path / "caption")}))
     assert len(found) == 1
     assert "lacks 1 samples that its aligned shards have, the first is '000002'" in found[0]
+
+
+def test_a_damaged_index_is_reported_and_the_shards_are_read_all_the_same(make_shards):
+    pattern = make_shards([2, 2])
+    index_path(shard(pattern)).write_bytes(b"no index")
+    content = shard(pattern, 1).read_bytes().replace(b"sample number 3", b"sample number X")
+    shard(pattern, 1).write_bytes(content)
+    found = list(verify.problems(pattern))
+    assert any("is not a readable shard index" in line for line in found)
+    assert any("'000003', field 'txt'" in line for line in found)

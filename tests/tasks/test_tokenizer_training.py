@@ -118,5 +118,14 @@ def test_an_endless_run_and_a_missing_modality_are_named(tmp_path):
         task(modality="rgb").predict_step(next(iter(loader())))
 
 
+def test_stand_ins_for_absent_images_are_not_learned():
+    batch = next(iter(loader()))
+    there = torch.ones(len(batch["key"]), dtype=torch.bool)
+    assert task().predict_step({**batch, "present": {"image": there}})
+    there[1] = False
+    with pytest.raises(UserError, match="have no 'image', only a stand-in"):
+        task().predict_step({**batch, "present": {"image": there}})
+
+
 def test_the_tokenizer_stays_out_of_the_hyperparameters():
     assert set(task().hparams) == {"modality", "lr", "weight_decay", "warmup_steps", "betas"}

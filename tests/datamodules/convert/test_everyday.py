@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -187,3 +188,40 @@ def test_all_splits_are_looked_at_before_the_first_is_packed(tmp_path):
     with pytest.raises(UserError, match="already holds shards of 'test'"):
         convert.pack_all(convert.image_folder(source), tmp_path / "out")
     assert not (tmp_path / "out" / "train-00000.tar").exists()
+
+
+def rows(tmp_path, written, suffix=".csv", **columns):
+    (tmp_path / f"t{suffix}").write_text(written)
+    return convert.table(tmp_path / f"t{suffix}", convert.Columns(**columns))
+
+
+@pytest.mark.parametrize("names", [("01", "1"), ("\u00b2", "3"), ("1700000000", "1700000001")])
+def test_labels_that_only_look_like_numbers_are_names(tmp_path, names):
+    data = rows(tmp_path, f"t,l\na,{names[0]}\nb,{names[1]}\n", text="t", label="l")
+    assert data.classes == sorted(names)
+
+
+@pytest.mark.parametrize("option", ["split", "key"])
+def test_a_row_without_its_split_or_key_is_named(tmp_path, option):
+    with pytest.raises(UserError, match="row 1 has nothing in the column 's'"):
+        rows(tmp_path, "t,s\na,x\nb\n", text="t", **{option: "s"})
+
+
+def test_json_that_is_no_list_is_refused(tmp_path):
+    with pytest.raises(UserError, match="must hold a list of records"):
+        rows(tmp_path, "5", ".json", text="t")
+
+
+def test_half_a_character_is_replaced_and_a_bad_key_skipped(tmp_path):
+    data = rows(tmp_path, '{"t": "a\\ud83d", "k": "x"}\n{"t": "b", "k": "y/"}\n', ".jsonl", text="t", key="k")
+    report = convert.pack_all(data, tmp_path / "out")["train"]
+    assert contents(tmp_path / "out") == {"x": {"txt": b"a?"}}
+    assert dict(report.skipped) == {"a key must be a relative path without dots": 1}
+
+
+def test_a_file_name_that_is_not_utf_8_is_skipped(tmp_path):
+    folder = tree(tmp_path / "in", {"cat/a.png": picture()}) / "cat"
+    with open(os.fsdecode(bytes(folder) + b"/\xe9.png"), "wb") as stream:
+        stream.write(picture())
+    report = convert.pack_all(convert.image_folder(tmp_path / "in"), tmp_path / "out")["train"]
+    assert (report.samples, dict(report.skipped)) == (1, {"a key must be UTF-8": 1})
