@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from datamodules import handover
 from datamodules.order import Batches
 from datamodules.samples import Request, Samples, Skips
 from mmmask.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class ShardLoader:
@@ -137,6 +140,9 @@ class ShardLoader:
             )
         self.epoch, self.position = state["epoch"], state["position"]
         self._resumed = True
+        left = len(self.samples.order) - self.position
+        if 0 < left < self.world:
+            log.warning("%d samples are left of this epoch, fewer than %d ranks: they are left out", left, self.world)
         self.on_recount(self.delivered - state["delivered"])
 
 

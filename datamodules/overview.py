@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from datamodules.files import written_whole
 from datamodules.index import ABSENT
+from datamodules.pictures import on_white, see_through
 from datamodules.shards import Member, Shard, ShardSet
 from mmmask.errors import UserError
 
@@ -168,11 +169,9 @@ def _opened(content: bytes) -> Image.Image:
 
 def _visible(picture: Image.Image) -> Image.Image:
     """As RGB: transparency on white; grey pictures of few small numbers (masks, segment ids) in colours."""
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        white = Image.new("RGBA", picture.size, "white")
-        white.alpha_composite(picture.convert("RGBA"))
-        picture = white
-    elif picture.mode in ("L", "I", "I;16"):
+    if see_through(picture):
+        return on_white(picture)
+    if picture.mode in ("L", "I", "I;16"):
         values = np.asarray(picture)
         if 0 < values.max() < len(SEGMENT_COLOURS):
             return Image.fromarray(SEGMENT_COLOURS[values])

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 from torchvision.io import decode_jpeg
 
+from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.shards import BadSample
 from mmmask.errors import UserError
 
@@ -166,13 +167,7 @@ def _with_channels(image: Any, channels: int) -> Any:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode == mode:
         return image
-    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
-        image = Pillow.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    if channels < 4 and (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
-        alpha = image.convert("RGBA")
-        white = Pillow.new("RGBA", image.size, "white")
-        white.alpha_composite(alpha)
-        image = white
+    image = on_white(image) if channels < 4 and see_through(image) else with_8_bits(image)
     return image.convert(mode)
 
 

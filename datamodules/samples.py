@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -135,8 +136,12 @@ class Samples(Dataset[Any]):
         if name not in self._examples:
             reader = self.readers[name]
             places = ((shard, row) for shards in self.sets for shard in shards.shards for row in range(len(shard)))
-            contents = (shard.read(row, reader.field) for shard, row in places)
-            self._examples[name] = reader.read(next(c for c in contents if c is not None), _no_draws)
+            self._examples[name] = None
+            for shard, row in places:
+                with suppress(BadSample, ValueError, TypeError, OverflowError):
+                    if (content := shard.read(row, reader.field)) is not None:
+                        self._examples[name] = reader.read(content, sample_generator(0, 0, 0))
+                        break
         return self._examples[name]
 
 

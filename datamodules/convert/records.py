@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from datamodules.files import written_whole
 from datamodules.pack import PackReport, Sample, Skipped, pack, shards_of
+from datamodules.pictures import on_white, see_through, with_8_bits
 from mmmask.errors import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -116,7 +116,13 @@ def pack_all(
 def _keep_classes(data: DataSet, out: Path, overwrite: bool) -> None:
     """Refuse to give the labels of shards that are there already another meaning."""
     path = out / "classes.json"
-    if data.classes and path.is_file() and not overwrite and json.loads(path.read_text())["classes"] != data.classes:
+    if not data.classes or not path.is_file() or overwrite:
+        return
+    try:
+        same = json.loads(path.read_text())["classes"] == data.classes
+    except (ValueError, TypeError, KeyError):  # somebody else's file
+        same = False
+    if not same:
         raise UserError(f"{path} lists other classes: the same labels would mean two things. Choose another folder.")
 
 
@@ -189,13 +195,7 @@ def _colour(image: Image.Image, format: str) -> Image.Image:
     """A mode that can be scaled and stored: grey, RGB and, in a PNG, transparency."""
     if image.mode in ("L", "RGB") or (image.mode == "RGBA" and format == "PNG"):
         return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        if format == "PNG":
-            return rgba
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(rgba)
-        return white.convert("RGB")
-    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    return image.convert("L" if image.mode == "1" else "RGB")
+    if see_through(image):
+        return image.convert("RGBA") if format == "PNG" else on_white(image)
+    image = with_8_bits(image)
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")

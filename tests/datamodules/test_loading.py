@@ -152,6 +152,15 @@ def test_another_order_than_in_the_checkpoint_is_refused_within_an_epoch(make_sh
     loader(shards, batch_size=2, **changed).load_state_dict(first.state_dict())  # between epochs it may change
 
 
+def test_samples_that_no_rank_can_have_after_a_resume_are_named(make_shards, caplog):
+    shards = make_shards([7])
+    first = loader(shards, batch_size=2)
+    take(first, 3)
+    second = loader(shards, batch_size=2, world=3)
+    second.load_state_dict(first.state_dict())
+    assert "1 samples are left of this epoch, fewer than 3 ranks: they are left out" in caplog.text
+
+
 def test_other_data_than_in_the_checkpoint_is_refused(make_shards):
     state = loader(make_shards([9])).state_dict()
     with pytest.raises(UserError, match="other data"):
@@ -398,6 +407,15 @@ def test_a_batch_in_which_nobody_has_an_array_is_marked_absent(make_shards, work
     batches = list(loader(shards, modalities={"tokens": Array()}, **options))
     assert [batch["tokens"].tolist() for batch in batches if not batch["present"]["tokens"].all()] == [[[-1] * 4]] * 8
     assert [batch["tokens"].tolist() for batch in batches if batch["present"]["tokens"].all()] == [[[4] * 4]]
+
+
+def test_a_broken_array_does_not_stop_batches_in_which_nobody_has_one(make_shards):
+    def fields(n):
+        return {"txt": b"a", "npy": b"broken"} if n == 0 else sample_fields(n) if n == 5 else {"txt": b"a"}
+
+    options = {"missing": "mask", "on_error": "skip", "batch_size": 2, "max_skipped": 0.5}
+    batches = list(loader(make_shards([8], fields=fields), modalities={"tokens": Array()}, **options))
+    assert sum(len(batch["key"]) for batch in batches) == 7
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"Infinity", b"1e400"])

@@ -36,6 +36,15 @@ def test_check_26_every_sample_once_per_epoch_and_as_many_batches_on_every_rank(
     assert all(sorted(seen) == list(range(ranks)) for seen in steps_seen(log).values())
 
 
+def test_an_epoch_with_fewer_samples_left_than_ranks_ends_and_the_next_is_whole(make_shards, tmp_path):
+    shards = make_shards([14, 17])
+    folder = tmp_path / "run"
+    run(shards, folder, ranks=1, workers=1, steps=15)  # 30 of 31 samples
+    run(shards, folder, ranks=3, workers=1, steps=-1, max_epochs=2)
+    seen = epochs_seen(tmp_path / "run.log")
+    assert (len(seen[0]), seen[1]) == (30, ALL)
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3)])
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_another_number_of_ranks_goes_on_with_the_rest_of_the_epoch(make_shards, tmp_path, before, after, stop):

@@ -181,6 +181,16 @@ def test_labels_never_change_their_meaning_in_a_folder_of_shards(tmp_path):
     assert json.loads((tmp_path / "out/classes.json").read_text())["classes"] == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("content", ["[]", "not json", "{}"])
+def test_a_foreign_list_of_classes_is_not_overwritten(tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/classes.json").write_text(content)
+    source = tree(tmp_path / "in", {"train/cat/a.png": picture()})
+    with pytest.raises(UserError, match="classes.json lists other classes"):
+        convert.pack_all(convert.image_folder(source), tmp_path / "out")
+    assert (tmp_path / "out/classes.json").read_text() == content
+
+
 def test_all_splits_are_looked_at_before_the_first_is_packed(tmp_path):
     source = tree(tmp_path / "in", {"train/cat/a.png": picture(), "test/cat/b.png": picture()})
     convert.pack_all(convert.image_folder(source), tmp_path / "out")
