@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,7 @@ class ShardLoader:
         self.on_recount = on_recount
         self.epoch = self.position = 0
         self.skips = Skips()
+        self.waited = 0.0  # seconds its consumer has waited for batches
         self._resumed = False
         self._plan = _Plan()
         if not len(self._batches(0)):
@@ -98,6 +100,7 @@ class ShardLoader:
         return len(self) - len(self._batches(self.position))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        asked = time.perf_counter()
         if not self._resumed:
             self.position = 0
         self._resumed = False
@@ -112,7 +115,9 @@ class ShardLoader:
             self.skips.add(batch, self.samples.tolerance)
             if count == len(batches) - 1:
                 self.skips.report()
+            self.waited += time.perf_counter() - asked
             yield batch
+            asked = time.perf_counter()
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mmmask.errors import UserError
+from mmmask.errors import Stopped, UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -50,8 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"mmmask: {error}", file=sys.stderr)
-        return USAGE
+        print(f"mmmask{_rank()}: {error}", file=sys.stderr)
+        return error.exit_code
+    except Stopped as stop:
+        if _rank():
+            return OK  # rank 0 says how it ended
+        print(f"mmmask: {stop}; {stop.way_on}", file=sys.stderr)
+        return stop.exit_code
     except BrokenPipeError:  # the reader of our output has had enough, as in `mmmask ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the flush at exit complain
         return FAILED
@@ -65,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("mmmask: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _rank() -> str:
+    """Which process of a run this is, unless it is the first."""
+    rank = next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), "0")
+    return f" (rank {rank})" if rank != "0" else ""
 
 
 def _run(arguments: list[str]) -> int:
@@ -100,6 +111,67 @@ def _trainer(verb: str) -> Callable[[list[str]], int]:
     return run
 
 
+def _resume(arguments: list[str]) -> int:
+    """Go on with a run: `fit` with its configuration and its last checkpoint, in its folder."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: mmmask resume RUN_FOLDER [OPTIONS OF fit]")
+        raise SystemExit(OK if arguments else USAGE)
+    run = Path(arguments[0])
+    config, last = run / "config.yaml", run / "checkpoints" / "last.ckpt"
+    if absent := [str(path) for path in (config, last) if not path.exists()]:
+        raise UserError(f"{run} is no run that could go on: there is no {absent[0]}. `mmmask runs` lists all.")
+    where = ["--trainer.default_root_dir", str(run.absolute().parent)]
+    return _trainer("fit")(["--config", str(config), "--ckpt_path", str(last), *where, *arguments[1:]])
+
+
+def _runs(arguments: list[str]) -> int:
+    named = bool(arguments) and not arguments[0].startswith("-")
+    return _call(runs, ["--root", *arguments] if named else arguments, "runs")
+
+
+def runs(root: Path = Path("runs")) -> None:
+    """List the runs in a folder and below, the newest last: state, step, last metrics.
+
+    Args:
+        root: where to look.
+    """
+    from rich import print as rich_print
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tasks.training.run_folder import read, state_of
+
+    found = sorted(root.rglob("run-*/run.json"), key=lambda path: read(path.parent).get("began", ""))
+    if not found:
+        raise UserError(f"there are no runs in {root}. `mmmask fit` makes them; another folder: mmmask runs FOLDER")
+    table = Table("run", "state", "step", "epoch", "last heard of", "metrics", box=None)
+    for path in found:
+        record, state = read(path.parent), state_of(path.parent)
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in record.get("metrics", {}).items())
+        place = [str(record.get(name, "?")) for name in ("step", "epoch", "updated")]
+        table.add_row(*map(escape, (str(path.parent), state, *place, metrics)))
+    rich_print(table)
+
+
+def _convert(arguments: list[str]) -> int:
+    return _call(convert, arguments, "convert")
+
+
+def convert(checkpoint: Path, out: Path) -> None:
+    """Make one file of a sharded checkpoint (a folder), or a sharded checkpoint of one file.
+
+    Args:
+        checkpoint: a folder or a file, as a training wrote it.
+        out: where to write the other form.
+    """
+    from tasks.training.conversion import to_full, to_sharded
+
+    if not checkpoint.exists():
+        raise UserError(f"checkpoint {checkpoint} does not exist.")
+    (to_full if checkpoint.is_dir() else to_sharded)(checkpoint, out)
+    print(out)
+
+
 def _know_classes() -> None:
     """Import what configurations may name by its short class name."""
     import datamodules
@@ -109,7 +181,7 @@ def _know_classes() -> None:
 
 
 def _check(arguments: list[str]) -> int:
-    from tasks.command_line import check
+    from tasks.checking import check
 
     _know_classes()
     check(arguments)
@@ -236,6 +308,9 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "configs": (_configs, "list the shipped configurations, copy them"),
     "check": (_check, "build what a configuration describes, take one batch, train nothing"),
     "fit": (_trainer("fit"), "train: mmmask fit --config CONFIG.yaml"),
+    "resume": (_resume, "go on with a run that was stopped or killed: mmmask resume RUN_FOLDER"),
+    "runs": (_runs, "list runs with their state and last metrics"),
+    "convert": (_convert, "sharded checkpoint to one file, and back"),
     "validate": (_trainer("validate"), "measure a checkpoint on the validation data"),
     "test": (_trainer("test"), "measure a checkpoint on the test data"),
     "predict": (_trainer("predict"), "run a checkpoint on data"),

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import sys
-import time
-import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mmmask import shipped
 from mmmask.config_errors import check_readable, known_keys, sentence
-from mmmask.errors import UserError
+from mmmask.errors import Stopped, UserError
+from tasks.sentences import lightning_sentences
+from tasks.training import finding, run_folder
+from tasks.training.checkpoints import Checkpoints, WholeFiles
+from tasks.training.ema import averaged
+from tasks.training.guards import Guards
+from tasks.training.parallel import Parallel
+from tasks.training.progress import Progress
+from tasks.training.randomness import Randomness
+from tasks.training.ranks import Ranks
+from tasks.training.run_folder import Metrics, RunRecord
+from tasks.training.speed import Speed
+from tasks.training.stopping import requeue
 
 
 class Parser(LightningArgumentParser):
@@ -33,7 +41,7 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes what was run to config.yaml, without what belongs to the call: every verb can read it again."""
+    """Writes what is trained to config.yaml, without what belongs to the call: every verb can read it again."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any) -> None:
         config = config.clone()
@@ -41,19 +49,45 @@ class SaveConfig(SaveConfigCallback):
             config.pop(name, None)
         super().__init__(parser, config, **options)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Not yet: what does not fit the checkpoint of a run must not replace its configuration."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
+
 
 class CommandLine(LightningCLI):
-    """LightningCLI that looks at the checkpoint before anything is built, and never unpickles objects from it."""
+    """LightningCLI that looks at the checkpoint before anything is built, never unpickles objects from it, and
+    surrounds every training with what is in `tasks.training`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Sections of a configuration besides trainer, model and data."""
+        parser.set_defaults({"trainer.default_root_dir": "runs"})
+        for section, callback in {
+            "checkpoints": Checkpoints,
+            "guards": Guards,
+            "parallel": Parallel,
+            "progress": Progress,
+        }.items():
+            parser.add_lightning_class_args(callback, section)
 
     def _parse_ckpt_path(self) -> None:
-        """Check `--ckpt_path` if the verb has one. (Lightning's own lets the settings stored in the checkpoint
-        win over the command line.)"""
-        settings = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
-        if settings.get("ckpt_path"):
-            check_checkpoint(settings["ckpt_path"])
-            settings["weights_only"] = True
-        elif self.config.get("subcommand") in ("validate", "test", "predict"):
+        """Find and check `--ckpt_path` if the verb has one. (Lightning's own lets the settings stored in the
+        checkpoint win over the command line.)"""
+        verb = self.config.get("subcommand")
+        settings = self.config[verb] if verb else {}
+        self._resumed: finding.Resumed | None = None
+        path = None
+        if name := settings.get("ckpt_path"):
+            path = finding.named(str(name), root := Path(settings["trainer.default_root_dir"]))
+            if path is None and verb != "fit":
+                raise UserError(f"no run in {root} has a checkpoint {name}.ckpt. Give the path of a checkpoint.")
+        if path:
+            self._resumed = finding.checked(path)
+        elif verb in ("validate", "test", "predict"):
             print("no --ckpt_path: these are the weights as the configuration makes them, untrained", file=sys.stderr)
+        if name:
+            settings["ckpt_path"], settings["weights_only"] = path and str(path), True
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor complains of is a sentence too."""
@@ -64,21 +98,59 @@ class CommandLine(LightningCLI):
                 raise
             raise UserError(sentence(str(error), ())) from error
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb; how it ended is told in a sentence, with the way on."""
+        try:
+            with lightning_sentences(self.trainer):
+                super()._run_subcommand(subcommand)
+        except Stopped as stop:
+            stop.way_on = _way_on(self.trainer, stop)
+            raise
 
-def check_checkpoint(path: str) -> None:
-    """Refuse a checkpoint that is missing, cut, foreign, or holds more than tensors and plain values."""
-    if path in ("best", "last", "hpc", "registry") or "://" in path:
-        return
-    if not Path(path).is_file():
-        raise UserError(f"checkpoint {path} does not exist.")
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"checkpoint {path} holds Python objects, which can run code: it is not loaded.") from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all. Take an older one.") from error
-    if not isinstance(content, dict) or "state_dict" not in content or "loops" not in content:
-        raise UserError(f"checkpoint {path} was not written by a training of mmmask, so it cannot be continued.")
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+        """The trainer with our callbacks, unless they are switched off, and for a training in its run folder."""
+        off = [kind for kind, name in SWITCHES.items() if config.get(name) is False]
+        callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+        config["callbacks"] = [*_listed(config.get("callbacks")), Ranks(), Randomness(), Speed()]
+        config["plugins"] = [*_listed(config.get("plugins")), WholeFiles()]
+        if self.subcommand == "fit" and not config.get("fast_dev_run"):
+            self._give_folder(config)
+        elif self.subcommand and config.get("logger") is None:
+            config["logger"] = False
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _give_folder(self, config: dict[str, Any]) -> None:
+        """The folder of the run that is resumed, or a new one. Only rank 0 writes there; it tells the others."""
+        root = Path(config["default_root_dir"])
+        folder = finding.of_checkpoint(self._resumed.path, root) if self._resumed else None
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            folder = folder or run_folder.begin(root)
+        step = self._resumed.step if self._resumed and folder else 0
+        folder = folder or root
+        config["default_root_dir"] = folder
+        config["callbacks"].append(RunRecord(folder))
+        if config.get("logger") is not False:
+            own = [Metrics(folder, step), TensorBoardLogger(folder, "", "", flush_secs=10, purge_step=step or None)]
+            config["logger"] = own + [logger for logger in _listed(config.get("logger")) if logger is not True]
+
+
+def _way_on(trainer: pl.Trainer, stop: Stopped) -> str:
+    """What to do after a stop; on SLURM, where the signal means it, have the job queued again."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and stop.signal == environment.requeue_signal:
+        if trainer.is_global_zero:
+            requeue()
+        return "the job was queued again; with --ckpt_path last it goes on where it stopped"
+    if not (Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists():
+        return "there is no checkpoint yet"
+    return f"go on with: mmmask resume {trainer.default_root_dir}"
+
+
+SWITCHES = {Checkpoints: "enable_checkpointing", Progress: "enable_progress_bar"}
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
@@ -87,7 +159,7 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
     noises = "LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers", "The dirpath has"
     for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_telling)
     with lightning_sentences():
         return CommandLine(
             pl.LightningModule,
@@ -105,23 +177,9 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
         )
 
 
-@contextmanager
-def lightning_sentences() -> Iterator[None]:
-    """What Lightning refuses is a mistake in the settings: a sentence, without its traceback."""
-    try:
-        yield
-    except (MisconfigurationException, ValueError, TypeError, ZeroDivisionError) as error:
-        innermost = list(traceback.walk_tb(error.__traceback__))[-1][0].f_code.co_filename
-        if not isinstance(error, MisconfigurationException) and "lightning" not in Path(innermost).parts:
-            raise
-        raise UserError(f"the trainer refuses: {' '.join(str(error).split()).rstrip('.')}.") from error
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
-            raise
-        first = str(error).splitlines()[1].strip().rstrip(".")
-        raise UserError(
-            f"the checkpoint is not one of this model ({first}). Give the config.yaml that lies beside it."
-        ) from error
+def _worth_telling(record: logging.LogRecord) -> bool:
+    words = record.getMessage()
+    return not any(noise in words for noise in ("Tip:", "`weights_only` was not set", "to estimate number of stepping"))
 
 
 def _with_configurations(arguments: list[str]) -> list[str]:
@@ -147,67 +205,21 @@ def train(arguments: list[str]) -> None:
         if isinstance(ended.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    if trainer.is_global_zero and trainer.log_dir:
-        print(f"run folder: {trainer.log_dir}")
-
-
-def check(arguments: list[str]) -> None:
-    """Build everything, take one training batch, and say how large it all is."""
-    cli = command_line(arguments, run=False)
-    from rich import print as rich_print
-    from rich.markup import escape
-    from rich.table import Table
-
-    cli.datamodule.prepare_data()
-    cli.datamodule.setup("fit")
-    loader = cli.datamodule.train_dataloader()
-    start = time.perf_counter()
-    batch = next(iter(loader))
-    table = Table("what", "value", box=None)
-    for name, value in batch.items():
-        shown = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else f"{len(value)} entries"
-        table.add_row(escape(f"batch[{name}]"), shown)
-    parameters = sum(p.numel() for p in cli.model.parameters())
-    trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
-    table.add_row("parameters", f"{parameters:,} ({trained:,} trained)")
-    table.add_row("memory", f"{_training_bytes(cli.model) / 2**20:,.1f} MiB for weights, gradients and Adam's state")
-    table.add_row("batch memory", f"{_batch_bytes(batch) / 2**20:,.1f} MiB")
-    table.add_row("steps per epoch", f"{_steps_per_epoch(cli.trainer, len(loader)):,}")
-    table.add_row("first batch", f"{time.perf_counter() - start:.2f} s")
-    rich_print(table)
-
-
-def _steps_per_epoch(trainer: pl.Trainer, batches: int) -> int:
-    """Optimiser steps; `batches` is what one rank alone would have."""
-    batches = -(-batches // trainer.world_size)
-    limit = trainer.limit_train_batches
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return -(-batches // max(1, trainer.accumulate_grad_batches))
-
-
-def _training_bytes(model: torch.nn.Module) -> int:
-    weights = sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])
-    return weights + 3 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-
-
-def _batch_bytes(batch: dict[str, Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in batch.values() if isinstance(value, torch.Tensor))
+    if trainer.is_global_zero and trainer.state.fn == "fit":
+        print(f"run folder: {trainer.default_root_dir}")
 
 
 def load_run(run: Path) -> tuple[Any, Any]:
-    """The task (with its trained weights, in eval mode) and the data of a run folder."""
+    """The task (with its trained weights, averaged if they were, in eval mode) and the data of a run folder."""
     if not run.is_dir():
         raise UserError(f"there is no run folder {run}. Train first: mmmask fit --config ...")
-    checkpoints = sorted(run.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not checkpoints:
-        raise UserError(f"{run} holds no checkpoint (*.ckpt). Let the training reach its first one.")
-    configs = [folder / "config.yaml" for folder in checkpoints[-1].parents if (folder / "config.yaml").is_file()]
-    if not configs:
-        raise UserError(f"there is no config.yaml beside {checkpoints[-1]} that says what it is a checkpoint of.")
-    check_checkpoint(str(checkpoints[-1]))
-    cli = command_line(["--config", str(configs[0])], run=False)
-    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
+    checkpoint = finding.newest(run)
+    config = checkpoint.parent.parent / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"there is no {config} that says what {checkpoint.name} is a checkpoint of.")
+    finding.checked(checkpoint)
+    cli = command_line(["--config", str(config)], run=False)
+    state = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
     with lightning_sentences():
-        cli.model.load_state_dict(state["state_dict"])
+        cli.model.load_state_dict(averaged(state))
     return cli.model.eval(), cli.datamodule

@@ -64,7 +64,6 @@ class TokenizerTraining(LightningModule):
                 "TokenizerTraining: lr must be above 0, weight_decay and warmup_steps 0 or more; "
                 f"they are {lr}, {weight_decay} and {warmup_steps}."
             )
-        self.save_hyperparameters(ignore=["tokenizer"])
         self.tokenizer = tokenizer
         self.modality, self.lr, self.weight_decay = modality, lr, weight_decay
         self.warmup_steps, self.betas = warmup_steps, betas
@@ -72,6 +71,11 @@ class TokenizerTraining(LightningModule):
         self.val_code_use, self.test_code_use = CodeUse(tokenizer.vocab_size), CodeUse(tokenizer.vocab_size)
         self.val_psnr = PeakSignalNoiseRatio(data_range=1.0)
         self._shown: list[Tensor] = []
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """For the speed in tokens."""
+        return self.tokenizer.grid**2
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.estimated_stepping_batches

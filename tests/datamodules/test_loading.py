@@ -1,6 +1,7 @@
 """Loading: ShardData(train=..., modalities={...}).train_dataloader() -> batches; exact, resumable, counted."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -66,6 +67,16 @@ def test_check_26_each_sample_once_per_epoch_for_any_ranks_workers_and_shards(ma
 def test_check_27_more_workers_than_shards_read_everything_once(make_shards):
     seen = [key for batch in keys(loader(make_shards([9]), batch_size=2, num_workers=4)) for key in batch]
     assert sorted(seen) == [f"{n:06d}" for n in range(9)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_time_its_consumer_waits_is_counted_and_its_own_is_not(make_shards, workers):
+    made = loader(make_shards([8]), batch_size=2, num_workers=workers)
+    began = time.perf_counter()
+    for _ in range(2):
+        for _ in made:
+            time.sleep(0.05)
+    assert 0 < made.waited < time.perf_counter() - began - 8 * 0.05
 
 
 def test_too_few_samples_for_the_ranks_is_an_error(make_shards):

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_a_training_within_two_seconds(tmp_path, workers):
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - started < 2
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "mmmask: interrupted"
+    assert "mmmask: stopped by SIGINT; go on with: mmmask resume" in errors.splitlines()[-1]
     assert "Traceback" not in errors
 
 
@@ -216,12 +216,15 @@ def test_what_the_trainer_refuses_is_one_sentence(refused, argument):
 
 def test_a_checkpoint_that_nothing_tracks_or_of_another_model_is_refused(mmmask, refused, tmp_path):
     assert mmmask("fit", "--config", DEMO, *small(tmp_path))[0] == 0
-    assert "the trainer refuses" in refused("test", "--config", DEMO, *small(tmp_path), "--ckpt_path=best")
-    (checkpoint,) = (tmp_path / "run").rglob("*.ckpt")
+    assert "has a checkpoint best.ckpt" in refused("test", "--config", DEMO, *small(tmp_path), "--ckpt_path=best")
+    run = tmp_path / "run/run-1"
+    checkpoint = run / "checkpoints/last.ckpt"
+    before = {name: (run / name).read_bytes() for name in ("config.yaml", "run.json", "checkpoints/last.ckpt")}
     other = "--model.init_args.tokenizer.init_args.dim=64"
     for verb in ("fit", "test"):
         words = refused(verb, "--config", DEMO, *small(tmp_path), f"--ckpt_path={checkpoint}", other)
         assert "the checkpoint is not one of this model" in words
+    assert {name: (run / name).read_bytes() for name in before} == before
 
 
 def test_check_counts_the_steps_of_one_rank_and_what_is_left_out(mmmask, tmp_path):
@@ -373,7 +376,7 @@ def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
     code, out, _ = mmmask("fit", "--config", DEMO, *small(tmp_path))
     assert code == 0
     run = Path(out.rpartition("run folder: ")[2].strip())
-    (checkpoint,) = run.rglob("*.ckpt")
+    checkpoint = run / "checkpoints/last.ckpt"
     assert {path.name for path in (run / "samples").iterdir()} == {
         "reconstruction-step-000002.png",
         "reconstruction-step-000004.png",
@@ -392,12 +395,16 @@ def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
     tokens = ShardSet(str(tmp_path / "tokens"))
     assert tokens.fields == ["cls", "rgb.npy", "txt"]
     assert len(tokens) == 40
-    again = ["--trainer.max_steps=6", "--model.init_args.lr=1e-5"]
-    code, out, _ = mmmask("fit", "--config", run / "config.yaml", "--ckpt_path", checkpoint, *again)
+    code, out, _ = mmmask("resume", run, "--trainer.max_steps=6")
     assert code == 0
-    after = Path(out.rpartition("run folder: ")[2].strip())
-    assert yaml.safe_load((after / "config.yaml").read_text())["model"]["init_args"]["lr"] == 1e-5
-    (later,) = after.rglob("*.ckpt")
-    state = torch.load(later, weights_only=True)
+    assert out.rpartition("run folder: ")[2].strip() == str(run)
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 6
+    state = torch.load(checkpoint, weights_only=True)
     assert state["global_step"] == 6
-    assert state["hyper_parameters"]["lr"] == 1e-5
+    assert not state.get("hyper_parameters")
+    elsewhere = f"--trainer.default_root_dir={tmp_path / 'other'}"
+    code, out, _ = mmmask(
+        "fit", "--config", run / "config.yaml", "--ckpt_path", checkpoint, elsewhere, "--trainer.max_steps=7"
+    )
+    assert out.rpartition("run folder: ")[2].strip() == str(tmp_path / "other/run-1")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 6

@@ -125,7 +125,3 @@ def test_stand_ins_for_absent_images_are_not_learned():
     there[1] = False
     with pytest.raises(UserError, match="have no 'image', only a stand-in"):
         task().predict_step({**batch, "present": {"image": there}})
-
-
-def test_the_tokenizer_stays_out_of_the_hyperparameters():
-    assert set(task().hparams) == {"modality", "lr", "weight_decay", "warmup_steps", "betas"}

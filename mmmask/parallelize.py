@@ -1,0 +1,133 @@
+"""Parallelism applied to a model from outside, block by block; the model knows nothing of it (as in torchtitan)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from inspect import isfunction
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.utils.checkpoint import checkpoint
+
+from mmmask.errors import UserError
+from mmmask.transformer import Block
+
+
+def parallelize(
+    model: nn.Module,
+    mesh: DeviceMesh | None = None,
+    activation_checkpointing: bool = False,
+    compile: bool = False,
+    param_dtype: torch.dtype | None = None,
+) -> None:
+    """Recompute, compile and, over a one-dimensional `mesh`, shard (FSDP2) each block of `model`, in place.
+
+    `model` itself stays whole, so that whoever calls any of its methods meets the hooks of its children: each child
+    with trained weights is a root of sharding. With `param_dtype`, to be used under autocast to it, weights travel
+    in that type and gradients in float32. Names in the state dict stay as they are, buffers whole on every rank.
+    """
+    children = list(_children(model))
+    if mesh is not None:
+        _refuse_loose_parameters(model, children)
+    for block in _blocks(model):
+        if activation_checkpointing:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        if compile:  # not block.compile(), which traces the hooks of sharding too
+            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+    if mesh is not None:
+        _start_equal(model, mesh)
+        for child in children:
+            if any(parameter.requires_grad for parameter in child.parameters()):
+                _shard(child, mesh, param_dtype)
+
+
+def _children(model: nn.Module) -> Iterator[nn.Module]:
+    """Children of `model`, those in lists and dicts too: what has a forward to hang hooks on."""
+    for child in model.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _children(child)
+        else:
+            yield child
+
+
+def _blocks(model: nn.Module) -> list[Block]:
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def _refuse_loose_parameters(model: nn.Module, children: list[nn.Module]) -> None:
+    held = {parameter for child in children for parameter in child.parameters()}
+    for name, parameter in model.named_parameters():
+        if parameter not in held and parameter.requires_grad:
+            raise UserError(
+                f"cannot shard {type(model).__name__}: its parameter '{name}' lies in none of its modules, so no rank "
+                "would hear of the gradients of the others. Move it into a module that is called."
+            )
+
+
+@torch.no_grad()
+def _start_equal(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Give all ranks the weights and buffers of the first, of which each then keeps its part."""
+    group = mesh.get_group()
+    for tensor in (*model.parameters(), *model.buffers()):
+        value = tensor.detach().to(mesh.device_type).contiguous()
+        dist.broadcast(value, dist.get_global_rank(group, 0), group)
+        tensor.copy_(value)
+
+
+def _shard(root: nn.Module, mesh: DeviceMesh, param_dtype: torch.dtype | None) -> None:
+    """Shard each block of `root`, then all the rest of it in one piece.
+
+    The root is resharded after its forward too (FSDP2 would not), so that whoever looks at weights between steps
+    always finds the same kind.
+    """
+    policy = MixedPrecisionPolicy(param_dtype, torch.float32 if param_dtype else None)
+    for module in (*(block for block in _blocks(root) if block is not root), root):
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    _gather_in_public_methods(root)
+
+
+def _gather_in_public_methods(root: nn.Module) -> None:
+    """Let public methods (`encode`, `decode`) find whole weights as `forward` does, within which they are whole."""
+    inside = False
+
+    def enter(*_: Any) -> None:
+        nonlocal inside
+        inside = True
+
+    def leave(*_: Any) -> None:
+        nonlocal inside
+        inside = False
+
+    def gathering(name: str) -> Callable[..., Any]:
+        plain = getattr(root, name)
+        register_fsdp_forward_method(root, name)
+        alone = getattr(root, name)
+
+        @wraps(plain)
+        def method(*args: Any, **options: Any) -> Any:
+            if inside:
+                return plain(*args, **options)
+            enter()
+            try:
+                return alone(*args, **options)
+            finally:
+                leave()
+
+        return method
+
+    root.register_forward_pre_hook(enter)
+    root.register_forward_hook(leave, always_call=True)
+    for name in _public_methods(root):
+        setattr(root, name, gathering(name))
+
+
+def _public_methods(module: nn.Module) -> set[str]:
+    """The methods that its own classes, not those of torch, give to `module`."""
+    classes = [cls for cls in type(module).__mro__ if not cls.__module__.startswith("torch.")]
+    functions = {name for cls in classes for name, value in vars(cls).items() if isfunction(value)}
+    return {name for name in functions if not name.startswith("_") and not hasattr(nn.Module, name)}

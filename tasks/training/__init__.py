@@ -1,0 +1,1 @@
+"""What surrounds every training: checkpoints, signals, randomness, guards, the run folder, what it tells."""

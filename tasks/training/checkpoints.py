@@ -1,0 +1,341 @@
+"""Checkpoints that are whole or absent: last, best and every n steps; and the stop that leaves one behind."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from mmmask.errors import RunFailed, Stopped, UserError
+from mmmask.files import settle, sweep, written_whole
+from tasks.training import conversion, sharded
+from tasks.training.ema import EMA
+from tasks.training.stopping import Agreement, StopRequests
+
+log = logging.getLogger(__name__)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes beside the target, fsyncs, renames. (Lightning's own writes into TMPDIR; moving the file from there is
+    a copy if that is another disk, and a kill in the middle of it leaves half a checkpoint.)"""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(path) as stream:
+                torch.save(checkpoint, stream)
+        except (UserError, OSError, RuntimeError) as error:  # torch hides an OSError in a RuntimeError
+            raise UserError(f"cannot write {path}: {_room(checkpoint, path.parent)}.") from error
+
+    def load_checkpoint(self, path: str | Path, *others: Any, **options: Any) -> dict[str, Any]:
+        """A file, or the whole of a sharded checkpoint."""
+        if sharded.is_sharded(Path(path)):
+            return conversion.whole(Path(path))
+        return super().load_checkpoint(path, *others, **options)
+
+
+def _room(checkpoint: dict[str, Any], folder: Path) -> str:
+    free = shutil.disk_usage(folder if folder.exists() else Path.cwd()).free
+    return f"it takes {_bytes(checkpoint) / 2**20:,.1f} MiB, {free / 2**20:,.1f} MiB of the disk are free"
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(_bytes(part) for part in parts)
+
+
+class Checkpoints(Checkpoint):
+    """Writes `checkpoints/step-N.ckpt` in the run folder, and points `last.ckpt` and `best.ckpt` at them.
+
+    SIGTERM, Ctrl-C and SLURM's requeue signal end the run after a checkpoint of the step under way; so does an
+    error between two steps, in a run of one process. Weights that are not finite are never written.
+
+    Args:
+        every_n_steps: steps from one checkpoint to the next (0: by time alone).
+        every_minutes: minutes from one checkpoint to the next (0: by steps alone).
+        keep_every: keep the checkpoints of multiples of this step for ever (0: only last and best).
+        best: a logged validation metric; the checkpoint with the best value is kept as best.ckpt.
+        mode: whether the best value is the `min` or the `max`.
+        when_full: on a full disk, `stop` the run or `go_on` with the last checkpoint as it is.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 0,
+        every_minutes: float = 10,
+        keep_every: int = 0,
+        best: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        when_full: Literal["stop", "go_on"] = "stop",
+    ) -> None:
+        if min(every_n_steps, every_minutes, keep_every) < 0:
+            raise UserError("checkpoints: every_n_steps, every_minutes and keep_every must be 0 or more.")
+        self.every_n_steps, self.every_minutes, self.keep_every = every_n_steps, every_minutes, keep_every
+        self.best, self.mode, self.when_full = best, mode, when_full
+        self.folder = Path()
+        self.best_step, self.best_value = -1, float("inf")
+        self.validation_due = False  # the step of the checkpoint was to be followed by a validation
+        self._saved_step, self._saved_at = -1, time.monotonic()
+        self._due = 0
+        self._stop = StopRequests()
+        self._stopped_by = 0
+
+    # When
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            run = trainer.strategy.broadcast(trainer.log_dir or trainer.default_root_dir)
+            self.folder = Path(run) / "checkpoints"
+            if trainer.is_global_zero and self.folder.is_dir():
+                sweep(self.folder)
+            self._agree = Agreement(trainer.world_size)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._listen(trainer)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero and self.best and trainer.ckpt_path:
+            self._point("best.ckpt", self.best_step)
+        if trainer.ckpt_path:
+            _go_on(trainer, self.validation_due)
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        environment = trainer._accelerator_connector.cluster_environment
+        signals = [signal.SIGTERM, signal.SIGINT]
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            signals.append(environment.requeue_signal or signal.SIGUSR1)
+        self._stop.listen(signals)
+        # Lightning's own agreement waits for the device at every step, and its handler for the other ranks.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        late = self.every_minutes and time.monotonic() - self._saved_at > 60 * self.every_minutes
+        self._hear(late=bool(late and trainer.is_global_zero))
+        if trainer.fit_loop._should_accumulate():
+            return
+        step = trainer.global_step
+        multiples = [n for n in (self.every_n_steps, self.keep_every) if n]
+        if step != self._saved_step and (any(step % n == 0 for n in multiples) or _is_last_step(trainer)):
+            self._due = 1
+        if self._stopped_by:
+            raise Stopped(self._stopped_by)
+        if self._due and not _validation_follows(trainer):
+            self._save(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *others: Any, **more: Any) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._hear()
+            if self._stopped_by:
+                raise Stopped(self._stopped_by)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self.validation_due = False
+        improved = self._improved(trainer)
+        if (improved or self._due) and trainer.global_step:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._can_save(trainer, exception):
+            self.validation_due = trainer.validating or (_at_batch_end(trainer) and _validation_follows(trainer))
+            try:
+                self._save(trainer)
+            except UserError as error:
+                if isinstance(exception, Stopped):
+                    raise
+                log.warning("no checkpoint of this step: %s", error)
+        self._leave()
+
+    def _can_save(self, trainer: pl.Trainer, exception: BaseException) -> bool:
+        """After a stop that all ranks agreed on; after an error if it came between two steps and there is one rank."""
+        not_yet = self._saved_step < 0  # this run has not begun; what is there may be another's
+        if not_yet or trainer.global_step == self._saved_step or trainer.fit_loop._should_accumulate():
+            return False
+        if isinstance(exception, Stopped):
+            return not exception.at_once
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        return isinstance(exception, Exception) and trainer.world_size == 1 and progress.ready == progress.completed
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._stop.leave()
+
+    def _hear(self, late: bool = False) -> None:
+        """What any rank has been asked for: to stop, or to save because it is time."""
+        stopped_by, due = self._agree(self._stop.received, int(late))
+        self._stopped_by, self._due = self._stopped_by or stopped_by, self._due or due
+
+    # What
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if not _finite(trainer):
+            raise RunFailed(
+                f"the weights are not finite any more after step {trainer.global_step}: nothing was written, "
+                f"{self.folder / 'last.ckpt'} is the checkpoint before. Go on from it with a lower learning rate."
+            )
+        step = trainer.global_step
+        problem = None
+        try:
+            trainer.save_checkpoint(self._path(step))
+        except UserError as error:
+            problem = str(error)
+            trainer.strategy.barrier()  # where the other ranks wait
+        problem = trainer.strategy.broadcast(problem)
+        self._saved_step, self._saved_at, self._due = step, time.monotonic(), 0
+        if problem and self.when_full == "stop":
+            raise RunFailed(f"{problem[:-1]}; the checkpoint before is as it was. Make room and go on from it.")
+        if problem:
+            log.warning("%s The run goes on without this checkpoint.", problem)
+        elif trainer.is_global_zero:
+            self._point("last.ckpt", step)
+            self._point("best.ckpt", self.best_step)
+            self._forget(step)
+            for logger in trainer.loggers:
+                logger.save()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.ckpt"
+
+    def _point(self, name: str, step: int) -> None:
+        """Have the link `name` lead to the checkpoint of this step, without a moment at which it leads nowhere."""
+        if not self._path(step).exists():
+            return
+        temporary = self.folder / f".{name}.tmp-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(self._path(step).name)
+        os.replace(temporary, self.folder / name)
+        settle(self.folder)
+
+    def _forget(self, last: int) -> None:
+        for path in self.folder.glob("step-*.ckpt"):
+            step = int(re.sub(r"\D", "", path.stem))
+            if step not in (last, self.best_step) and not (self.keep_every and step % self.keep_every == 0):
+                doomed = self.folder / f".{path.name}.tmp-{os.getpid()}"  # so that no half of it is ever found
+                path.rename(doomed)
+                shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+
+    def _improved(self, trainer: pl.Trainer) -> bool:
+        """Whether this validation was the best so far; rank 0 decides for all."""
+        if not self.best:
+            return False
+        if self.best not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            raise UserError(f"checkpoints.best is '{self.best}', but the validation logs {known}.")
+        value = float(trainer.callback_metrics[self.best])
+        better = value < self.best_value if self.mode == "min" else value > self.best_value
+        better = trainer.strategy.broadcast(better or (self.best_step < 0 and math.isfinite(value)))
+        if better and trainer.global_step:
+            self.best_step, self.best_value = trainer.global_step, trainer.strategy.broadcast(value)
+        return better
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        averaged = "ema" in checkpoint and not any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if averaged or "current_model_state" in checkpoint:
+            raise UserError(
+                "the checkpoint is of a run with averaged weights, and this one averages none: list the callback EMA "
+                "in trainer.callbacks, as the config.yaml beside the checkpoint does."
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count an epoch whose last batch is done as done: `_go_on` knows how to begin the next one."""
+        loops = checkpoint["loops"]["fit_loop"]
+        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+        if batches["is_last_batch"] and epochs["total"]["processed"] == epochs["total"]["started"] - 1:
+            for counts in (batches["total"], batches["current"]):
+                counts["completed"] = counts["ready"]
+            for counts in (epochs["total"], epochs["current"]):
+                counts["processed"] += 1
+                counts["completed"] += 1
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_step": self.best_step, "best_value": self.best_value, "validation_due": self.validation_due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_step, self.best_value = state["best_step"], state["best_value"]
+        self.validation_due = state["validation_due"]
+
+
+def _finite(trainer: pl.Trainer) -> bool:
+    """Whether all weights and buffers are, on all ranks."""
+    module = trainer.lightning_module
+    tensors = [getattr(t, "_local_tensor", t).detach() for t in (*module.parameters(), *module.buffers())]
+    flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
+    return trainer.strategy.reduce_boolean_decision(bool(torch.stack(flags).all()) if flags else True)
+
+
+def _is_last_step(trainer: pl.Trainer) -> bool:
+    if trainer.should_stop or (trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps):
+        return True
+    epochs = trainer.max_epochs
+    last_epoch = epochs is not None and epochs != -1 and trainer.current_epoch + 1 >= epochs
+    return last_epoch and trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def _validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def _at_batch_end(trainer: pl.Trainer) -> bool:
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.ready == progress.processed > progress.completed
+
+
+def _go_on(trainer: pl.Trainer, validation_due: bool) -> None:
+    """Take up a run where its checkpoint left it, with the validation that it still had to make.
+
+    Lightning itself goes on exactly within an epoch. Between two epochs it is put where an uninterrupted run would
+    be; what it does of its own there gives a batch too many or repeats an epoch, depending on the settings.
+    """
+    fit, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    between_epochs = fit.epoch_progress.current.completed == fit.epoch_progress.current.ready
+    if validation_due:
+        stepped, batches._batches_that_stepped = batches._batches_that_stepped, trainer.global_step - 1
+        fit.epoch_progress.current.completed -= between_epochs
+        trainer.validating = True
+        batches.val_loop.restarting = False
+        batches.val_loop.run()
+        trainer.training = True
+        fit.epoch_progress.current.completed += between_epochs
+        batches._batches_that_stepped = stepped
+    if between_epochs:
+        fit.restarting = False
+        for loop in (fit, batches, batches.val_loop):
+            loop.on_iteration_done()
+        batches.batch_progress.reset_on_run()

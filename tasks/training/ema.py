@@ -1,0 +1,108 @@
+"""A running average of the weights (EMA), exact across resumes and under any strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from mmmask.errors import UserError
+
+
+class EMA(pl.Callback):
+    """Averages the trained weights after each step; validation, test and prediction use the average.
+
+    Checkpoints keep the weights themselves as `state_dict` and the average as `ema`. (Lightning's callback copies
+    the whole task, frozen parts included, does not work with sharded weights, and stores the average as
+    `state_dict`, from which a run without it would go on unawares.)
+
+    Args:
+        decay: share of the old average that is kept at each step.
+        start_step: until this step the average is the weights themselves.
+    """
+
+    def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
+        if not 0 <= decay < 1 or start_step < 0:
+            raise UserError(f"EMA: decay must be from 0 to below 1, start_step 0 or more; got {decay}, {start_step}.")
+        self.decay, self.start_step = decay, start_step
+        self.average: dict[str, Tensor] = {}
+        self._average_of = get_ema_multi_avg_fn(decay)
+        self._seen_step = 0
+        self._swapped = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seen_step = trainer.global_step
+        self._ready(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._seen_step:  # still accumulating
+            return
+        self._seen_step = trainer.global_step
+        weights = [weight.detach() for weight in _trained(pl_module).values()]
+        with torch.no_grad():
+            if trainer.global_step <= self.start_step:
+                torch._foreach_copy_(list(self.average.values()), weights)
+            else:
+                self._average_of(list(self.average.values()), weights, trainer.global_step)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._ready(pl_module)
+        self._swap(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap(pl_module)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._swapped:
+            self._swap(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["ema"] = dict(self.average)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if "ema" not in checkpoint:
+            raise UserError(
+                "the checkpoint was trained without EMA: leave the callback out, or start a new run with it."
+            )
+        self.average = dict(checkpoint["ema"])
+
+    def _ready(self, pl_module: pl.LightningModule) -> None:
+        """The average beside the weights: on their device, sharded as they are; at the start equal to them."""
+        weights = _trained(pl_module)
+        if self.average and (differing := self.average.keys() ^ weights.keys()):
+            raise UserError(
+                f"the averages of the checkpoint are of another model: {min(differing)} is in one of them only."
+            )
+        before, self.average = self.average, {name: weight.detach().clone() for name, weight in weights.items()}
+        for name, value in before.items():
+            self.average[name].copy_(value)
+
+    @torch.no_grad()
+    def _swap(self, pl_module: pl.LightningModule) -> None:
+        weights = list(_trained(pl_module).values())
+        averages = list(self.average.values())
+        kept = [weight.detach().clone() for weight in weights]
+        torch._foreach_copy_(weights, averages)
+        torch._foreach_copy_(averages, kept)
+        self._swapped = not self._swapped
+
+
+def _trained(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def averaged(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use of a loaded checkpoint: averages where there are any."""
+    return {**state["state_dict"], **state.get("ema", {})}

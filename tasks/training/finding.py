@@ -1,0 +1,60 @@
+"""Checkpoints as people name them -> files that are there, whole and safe to read."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mmmask.errors import UserError
+from tasks.training import sharded
+
+
+def named(name: str, root: Path) -> Path | None:
+    """`last` or `best`: the checkpoint of the newest run in `root` that has one; anything else is a path."""
+    if name not in ("last", "best"):
+        return Path(name)
+    found = [path for path in root.glob(f"run-*/checkpoints/{name}.ckpt") if path.exists()]
+    return max(found, key=lambda path: int(re.sub(r"\D", "", path.parts[-3]) or 0), default=None)
+
+
+def newest(run: Path) -> Path:
+    """best.ckpt, or else last.ckpt, of a run folder or of the newest run in a folder of runs."""
+    for name in ("best.ckpt", "last.ckpt"):
+        found = [run / "checkpoints" / name, *run.rglob(f"run-*/checkpoints/{name}")]
+        if found := [path for path in found if path.exists()]:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    raise UserError(f"{run} holds no checkpoint (checkpoints/last.ckpt). Let the training reach its first one.")
+
+
+def of_checkpoint(path: Path, root: Path) -> Path | None:
+    """The run folder that a checkpoint belongs to, if it is one in `root`: going on from it continues that run."""
+    folder = path.absolute().parent.parent
+    is_run = path.parent.name == "checkpoints" and (folder / "config.yaml").is_file()
+    return folder if is_run and folder.parent == root.absolute() else None
+
+
+class Resumed(NamedTuple):
+    """A checkpoint that was found to be one."""
+
+    path: Path
+    step: int
+
+
+def checked(path: Path) -> Resumed:
+    """Refuse a checkpoint that is missing, cut, foreign, or holds more than tensors and plain values."""
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist.")
+    file = path / sharded.META if sharded.is_sharded(path) else path
+    try:
+        content = torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"checkpoint {path} holds Python objects, which can run code: it is not loaded.") from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all. Take an older one.") from error
+    if not isinstance(content, dict) or "state_dict" not in content or "loops" not in content:
+        raise UserError(f"checkpoint {path} was not written by a training of mmmask, so it cannot be continued.")
+    return Resumed(path, content["global_step"])
