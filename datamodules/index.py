@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from datamodules.files import written_whole
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 
 FORMAT = "mmmask-index-1"
 ABSENT = -1

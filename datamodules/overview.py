@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from datamodules.files import written_whole
 from datamodules.index import ABSENT
 from datamodules.pictures import on_white, see_through
 from datamodules.shards import Member, Shard, ShardSet
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 MAX_PIXELS = 64_000_000  # larger pictures are not opened

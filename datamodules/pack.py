@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files import only_writer, written_whole
 from datamodules.index import build, index_path, write
 from mmmask.errors import UserError
+from mmmask.files import only_writer, written_whole
 
 Sample = dict[str, Any]  # "__key__": str, and field -> bytes
 

@@ -17,7 +17,6 @@ from urllib.parse import urlparse
 
 from filelock import FileLock
 
-from datamodules.files import written_whole
 from datamodules.index import (
     ShardError,
     ShardIndex,
@@ -28,6 +27,7 @@ from datamodules.index import (
     load_or_build,
     write,
 )
+from mmmask.files import written_whole
 
 GIGABYTE = 1 << 30
 

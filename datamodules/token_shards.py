@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.files import only_writer
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.pack import Sample, array_bytes, write_shard
@@ -17,6 +16,7 @@ from datamodules.readers import Reader
 from datamodules.samples import Samples, Tolerance
 from datamodules.shards import Shard, ShardSet, Urls
 from mmmask.errors import UserError, nearest
+from mmmask.files import only_writer
 
 KEEP = ("cls", "txt")  # small fields that are copied where they are there
 

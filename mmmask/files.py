@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from mmmask.errors import UserError
+
+LOCK = ".mmmask.lock"
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        settle(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
@@ -32,12 +36,27 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def settle(folder: Path) -> None:
+    """Have the names in a folder on disk, as fsync has the bytes of a file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left under temporary names. Only for who is the only writer."""
+    for leftover in folder.glob(".*.tmp-*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; a second writer is refused at once."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".mmmask.lock")
+        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"another process is writing into {folder}. Wait for it, or choose another folder.") from None

@@ -16,10 +16,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from datamodules.files import written_whole
 from datamodules.pack import PackReport, Sample, Skipped, pack, shards_of
 from datamodules.pictures import on_white, see_through, with_8_bits
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = {"jpg": "JPEG", "png": "PNG"}

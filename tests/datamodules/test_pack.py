@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from datamodules.files import only_writer
 from datamodules.index import build, index_path
 from datamodules.pack import Skipped, array_bytes, pack
 from datamodules.shards import ShardSet
 from mmmask import cli
 from mmmask.errors import UserError
+from mmmask.files import only_writer
 
 
 def texts(count, size=4):
