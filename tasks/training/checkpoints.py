@@ -141,6 +141,8 @@ class Checkpoints(Checkpoint):
         if step != self._saved_step and (any(step % n == 0 for n in multiples) or _is_last_step(trainer)):
             self._due = 1
         if self._stopped_by:
+            trainer._logger_connector.on_batch_end()  # which would come after the callbacks, as the row of this step
+            trainer._logger_connector.update_train_step_metrics()
             raise Stopped(self._stopped_by)
         if self._due and not _validation_follows(trainer):
             self._save(trainer)
@@ -220,8 +222,6 @@ class Checkpoints(Checkpoint):
             self._point("last.ckpt", step)
             self._point("best.ckpt", self.best_step)
             self._forget(step)
-            for logger in trainer.loggers:
-                logger.save()
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.ckpt"

@@ -91,7 +91,7 @@ class Progress(ProgressBar):
         self._timer = next((timer for timer in timers if timer.time_remaining() is not None), None)
         self._speed = next((c for c in callbacks if isinstance(c, Speed)), None)
         if self._screen and trainer.global_step:
-            self._screen.say(f"continuing after {self._place()}")
+            self._screen.say(f"continuing after {self._step()}")
         if self._screen and self._screen.live:
             self._screen.show(self._training())
 
@@ -162,7 +162,7 @@ class Progress(ProgressBar):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the terminal back. (Nothing is read from a GPU here: it may be what failed.)"""
         if self._screen and not self._screen.live and trainer.state.fn == TrainerFn.FITTING:
-            self._screen.say(f"ended by {type(exception).__name__} after {self._place()}")
+            self._screen.say(f"ended by {type(exception).__name__} after {self._step()}")
         self._close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -213,14 +213,15 @@ class Progress(ProgressBar):
             since = f"{_clock(spent)} of {_clock(round(spent + remaining))}"
             done.append(spent / (spent + remaining))
             left.append(remaining)
-        place, epoch = self._where()
+        epoch = self.trainer.current_epoch + (not ended)  # the first is 1; when all is over, Lightning has counted it
+        of = f"/{self.trainer.max_epochs}" if (self.trainer.max_epochs or 0) > 0 else ""
         metrics = [(name, v) for name, v in self.trainer.progress_bar_metrics.items() if name not in self._validated]
         tail = [Piece(3 if n == 0 else 10, f"{name} {_number(v)}") for n, (name, v) in enumerate(metrics)]
         latest = self._speed.latest if self._speed else {}
         tail += [Piece(rank, write(latest[name])) for name, (rank, write) in SPEEDS.items() if name in latest]
         tail += [] if ended or not left else [Piece(1, _eta(left), "cyan")]
         tail.append(Piece(6, since.replace("since", "in") if ended else since, "dim"))
-        return Line([Piece(0, place, "bold"), Piece(5, epoch)], max(done, default=None), tail)
+        return Line([Piece(0, self._step(), "bold"), Piece(5, f"epoch {epoch}{of}")], max(done, default=None), tail)
 
     def _evaluation(self, ended: bool = False) -> Line:
         """The line of a validation, test or prediction."""
@@ -233,14 +234,8 @@ class Progress(ProgressBar):
         done = self._batches / self._total if self._total else None
         return Line([Piece(0, f"{self._name} {self._batches:,}{of} batches", "bold")], done, tail)
 
-    def _where(self) -> tuple[str, str]:
-        trainer = self.trainer
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
-        step = f"step {trainer.global_step:,}" + (f"/{self._steps:,}" if self._steps else "")
-        return step, f"epoch {min(epoch, epochs)}/{epochs}" if epochs > 0 else f"epoch {epoch}"
-
-    def _place(self) -> str:
-        return "  ".join(self._where())
+    def _step(self) -> str:
+        return f"step {self.trainer.global_step:,}" + (f"/{self._steps:,}" if self._steps else "")
 
 
 def _clock(seconds: float) -> str:

@@ -48,7 +48,7 @@ class Metrics(CSVLogger):
     """metrics.csv, which a resumed run continues: rows of steps that it makes again are taken out."""
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
-        super().__init__(folder, name="", version="", flush_logs_every_n_steps=50)
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
         self._resumed_step = resumed_step
 
     @property

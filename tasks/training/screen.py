@@ -37,18 +37,23 @@ class Line:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         bar = [] if self.done is None else [Piece(2, "-" * NARROWEST)]
-        shown, left = [], options.max_width + 2  # the last piece has no gap behind it
+        shown: list[Piece] = []
+        left = options.max_width + 2  # the last piece has no gap behind it
         for piece in sorted([*self.head, *bar, *self.tail], key=lambda piece: piece.rank):
-            if len(piece.text) + 2 <= left:
+            if not shown or len(piece.text) + 2 <= left:
                 shown.append(piece)
                 left -= len(piece.text) + 2
-        row: list[Any] = [Text(piece.text, piece.style) for piece in self.head if piece in shown]
+        row: list[Any] = [_text(piece) for piece in self.head if piece in shown]
         if bar and bar[0] in shown:
             row.append(Bar(1.0, self.done or 0.0, width=min(WIDEST, NARROWEST + left)))
-        row += [Text(piece.text, piece.style) for piece in self.tail if piece in shown]
+        row += [_text(piece) for piece in self.tail if piece in shown]
         table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
         table.add_row(*row)
         yield table
+
+
+def _text(piece: Piece) -> Text:
+    return Text(piece.text, piece.style, no_wrap=True, overflow="ellipsis")
 
 
 class Screen:
