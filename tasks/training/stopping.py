@@ -33,9 +33,11 @@ class StopRequests:
                 self._before.setdefault(signum, before)
 
     def leave(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Give the signals back to whom they belonged, unless Lightning has done so already."""
         while self._before:
-            signal.signal(*self._before.popitem())
+            signum, before = self._before.popitem()
+            if signal.getsignal(signum) == self._receive:
+                signal.signal(signum, before)
 
     def _receive(self, signum: int, frame: object) -> None:
         if self.received:
