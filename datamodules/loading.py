@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ class ShardLoader:
         self.waited = 0.0  # seconds its consumer has waited for batches
         self._resumed = False
         self._plan = _Plan()
+        self._workers: list[Any] = []
+        self._reading = samples.reading = RawArray("q", num_workers)  # the position at which each worker is
         if not len(self._batches(0)):
             raise UserError(
                 f"{len(samples.order)} samples are too few for {world} ranks with batch_size={batch_size}"
@@ -107,7 +110,9 @@ class ShardLoader:
         self.skips = Skips()
         batches = self._batches(self.position)
         self._plan.epoch, self._plan.batches = self.epoch, batches
-        for count, received in enumerate(self._loader):
+        iterator = iter(self._loader)
+        self._workers = list(getattr(iterator, "_workers", []))
+        for count, received in enumerate(iterator):
             if isinstance(received, UserError):
                 raise received
             self.position = batches.end(count)
@@ -119,6 +124,19 @@ class ShardLoader:
             yield batch
             asked = time.perf_counter()
         self.epoch, self.position = self.epoch + 1, 0
+
+    def who_died(self) -> str | None:
+        """Which loading process is gone, and what it was reading."""
+        for number, worker in enumerate(self._workers):
+            if code := worker.exitcode:
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                return (
+                    f"{self._name(number)} {how} while it read {self.samples.place(self.epoch, self._reading[number])}"
+                )
+        return None
+
+    def _name(self, number: int) -> str:
+        return f"loading worker {number + 1} of {len(self._workers)} (process {self._workers[number].pid})"
 
     def state_dict(self) -> dict[str, Any]:
         """A few integers, and what the data was."""

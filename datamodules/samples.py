@@ -60,6 +60,7 @@ class Samples(Dataset[Any]):
                 [reader.field for reader in self.readers.values()]
             )
         self._examples: dict[str, Any] = {}
+        self.reading: Any = None  # shared with the loader: the position at which each worker is
 
     def _require_all(self) -> None:
         for shards in self.sets:
@@ -88,7 +89,10 @@ class Samples(Dataset[Any]):
         places = [self.sets[s].shards[h] for s, h in zip(source.tolist(), shard.tolist(), strict=True)]
         columns: dict[str, list[Any]] = {name: [] for name in ("key", *self.readers)}
         skipped: list[tuple[str, str]] = []
+        worker = get_worker_info()
         for position, place, sample in zip(positions.tolist(), places, row.tolist(), strict=True):
+            if worker:
+                self.reading[worker.id] = position
             try:
                 values = self._sample(
                     place, sample, sample_generator(self.seed, epoch, position) if self._draws else _no_draws
@@ -104,6 +108,12 @@ class Samples(Dataset[Any]):
         if not columns["key"]:
             raise BadSample(f"all {len(skipped)} samples of a batch are bad; the first: {skipped[0][1]}")
         return self._collate(columns, skipped)
+
+    def place(self, epoch: int, position: int) -> str:
+        """Where a position of an epoch is, in words."""
+        source, shard, row = (index.item() for index in self.order.locate(epoch, np.array([position])))
+        found = self.sets[source].shards[shard]
+        return f"shard {found.name}: sample '{found.key(row)}'"
 
     def _sample(self, shard: Shard, sample: int, rng: np.random.Generator) -> dict[str, Any]:
         values: dict[str, Any] = {"key": shard.key(sample)}

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -44,6 +45,10 @@ def _in_words(error: RuntimeError, trainer: pl.Trainer | None) -> UserError | No
             "out of memory. Make data.batch_size smaller (and trainer.accumulate_grad_batches larger), or set "
             "parallel.activation_checkpointing, or shard the model: --config trainer/fsdp2.yaml."
         )
+    if "DataLoader" in text:
+        loaders: list[Any] = [trainer.train_dataloader, trainer.val_dataloaders] if trainer else []
+        found = [loader.who_died() for loader in loaders if hasattr(loader, "who_died")]
+        return RunFailed(f"{next(filter(None, found), ' '.join(text.split()))}. Go on from the last checkpoint.")
     if re.search(r"Connection (closed|reset) by peer|gloo|NCCL|ProcessGroup|DistBackendError|TCPStore", text):
         cause = text.strip().splitlines()[0]
         return RunFailed(f"{who_is_gone(trainer)} is gone ({cause}). The run ends; go on from its last checkpoint.")

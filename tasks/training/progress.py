@@ -139,7 +139,7 @@ class Progress(ProgressBar):
         """What came out stays; the training goes on."""
         if trainer.state.fn != TrainerFn.FITTING:
             self._end_evaluation()
-        elif self._screen and not trainer.sanity_checking:
+        elif self._screen:  # there is none before the training starts, so that sanity checking is silent
             seconds = time.monotonic() - self._stage_began
             self._pace.validated(seconds, trainer.global_step)
             metrics = trainer._logger_connector.metrics["pbar"]
@@ -190,7 +190,7 @@ class Progress(ProgressBar):
 
     def _evaluated_batch(self) -> None:
         self._batches += 1
-        if self._screen and not self.trainer.sanity_checking and self._screen.due(time.monotonic()):
+        if self._screen and self._screen.due(time.monotonic()):
             if self.trainer.state.fn != TrainerFn.FITTING:
                 self._screen.show(self._evaluation())
             elif self._screen.live:

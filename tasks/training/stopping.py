@@ -24,6 +24,7 @@ class StopRequests:
     def __init__(self) -> None:
         self.received = 0  # the signal's number
         self._before: dict[int, Any] = {}
+        self._end: threading.Timer | None = None
 
     def listen(self, signals: Iterable[int]) -> None:
         """Take these signals over, as far as this thread may."""
@@ -34,6 +35,8 @@ class StopRequests:
 
     def leave(self) -> None:
         """Give the signals back to whom they belonged, unless Lightning has done so already."""
+        if self._end:
+            self._end.cancel()
         while self._before:
             signum, before = self._before.popitem()
             if signal.getsignal(signum) == self._receive:
@@ -41,9 +44,9 @@ class StopRequests:
 
     def _receive(self, signum: int, frame: object) -> None:
         if self.received:
-            timer = threading.Timer(GRACE, os._exit, [128 + signum])
-            timer.daemon = True
-            timer.start()
+            self._end = threading.Timer(GRACE, os._exit, [128 + signum])
+            self._end.daemon = True
+            self._end.start()
             raise Stopped(signum, at_once=True)
         self.received = signum
         name = signal.Signals(signum).name
