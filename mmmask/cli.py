@@ -6,6 +6,7 @@ Everything heavy is imported inside the verb that needs it, so that `mmmask --he
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from mmmask.errors import Stopped, UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def program() -> int:
@@ -63,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug or error.errno is None:
             raise
+        if error.errno in FULL:
+            print(
+                f"mmmask: the disk is full ({error.strerror}). Make room; `mmmask runs` says what can be resumed.",
+                file=sys.stderr,
+            )
+            return FAILED
         print(f"mmmask: {error.strerror}{f': {error.filename}' if error.filename else ''}.", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
