@@ -160,6 +160,7 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
     for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_telling)
+    logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     with lightning_sentences():
         return CommandLine(
             pl.LightningModule,
@@ -179,7 +180,7 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
 
 def _worth_telling(record: logging.LogRecord) -> bool:
     words = record.getMessage()
-    return not any(noise in words for noise in ("Tip:", "`weights_only` was not set", "to estimate number of stepping"))
+    return not any(noise in words for noise in ("Tip:", "to estimate number of stepping"))
 
 
 def _with_configurations(arguments: list[str]) -> list[str]:
