@@ -143,22 +143,25 @@ def runs(root: Path = Path("runs")) -> None:
     Args:
         root: where to look.
     """
-    from rich import print as rich_print
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.console import Console
+    from rich.table import Column, Table
 
     from tasks.training.run_folder import read, state_of
 
-    found = sorted(root.rglob("run-*/run.json"), key=lambda path: read(path.parent).get("began", ""))
+    found = sorted(root.rglob("run-*/run.json"), key=lambda path: (read(path.parent).get("began", ""), path))
     if not found:
         raise UserError(f"there are no runs in {root}. `mmmask fit` makes them; another folder: mmmask runs FOLDER")
-    table = Table("run", "state", "step", "epoch", "last heard of", "metrics", box=None)
+    names = ("run", "state", "step", "epoch", "last heard of", "metrics")
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
     for path in found:
-        record, state = read(path.parent), state_of(path.parent)
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in record.get("metrics", {}).items())
-        place = [str(record.get(name, "?")) for name in ("step", "epoch", "updated")]
-        table.add_row(*map(escape, (str(path.parent), state, *place, metrics)))
-    rich_print(table)
+        record = read(path.parent)
+        metrics = record.get("metrics", {})
+        shown = [name for name in metrics if name.startswith("val/")] or list(metrics)
+        when = str(record.get("updated", "?"))[5:16].replace("T", " ")
+        place = [str(record.get(name, "?")) for name in ("step", "epoch")]
+        words = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+        table.add_row(str(path.parent.relative_to(root)), state_of(path.parent), *place, when, words)
+    Console(markup=False, width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _convert(arguments: list[str]) -> int:

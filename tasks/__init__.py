@@ -1,5 +1,7 @@
-"""LightningModules: what can be trained."""
+"""LightningModules: what can be trained; and what of `tasks.training` a configuration may name."""
 
 from tasks.tokenizer_training import TokenizerTraining
+from tasks.training.ema import EMA
+from tasks.training.parallel import FullySharded
 
-__all__ = ["TokenizerTraining"]
+__all__ = ["EMA", "FullySharded", "TokenizerTraining"]
