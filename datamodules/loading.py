@@ -125,6 +125,10 @@ class ShardLoader:
             asked = time.perf_counter()
         self.epoch, self.position = self.epoch + 1, 0
 
+    @property
+    def _share(self) -> str:
+        return f"{self.batch_size} samples a step on each of {self.world} ranks"
+
     def who_died(self) -> str | None:
         """Which loading process is gone, and what it was reading."""
         for number, worker in enumerate(self._workers):
@@ -144,6 +148,7 @@ class ShardLoader:
             "epoch": self.epoch,
             "position": self.position,
             "delivered": self.delivered,
+            "batch": self._share,
             "data": [shards.fingerprint for shards in self.samples.sets],
             "order": self.samples.order.description,
         }
@@ -160,6 +165,10 @@ class ShardLoader:
             raise UserError(
                 f"the checkpoint was taken within an epoch of the order {state['order']}, the order now is {order}: "
                 "its place means nothing here. Keep seed, block, streams, weights and samples_per_epoch as they were."
+            )
+        if state["batch"] != self._share:
+            log.warning(
+                "the run goes on with %s; before it was %s: no longer the same run", self._share, state["batch"]
             )
         self.epoch, self.position = state["epoch"], state["position"]
         self._resumed = True

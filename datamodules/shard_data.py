@@ -82,7 +82,7 @@ class ShardData(pl.LightningDataModule):
         missing: Literal["error", "mask"] = "error",
         max_skipped: float = 0.01,
         allow: Allow = "local",
-        timeout: float = 0,
+        timeout: float = 600,
     ) -> None:
         super().__init__()
         if not modalities:

@@ -100,8 +100,8 @@ class Guards(pl.Callback):
     def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float) -> None:
         """Say which rank, samples and modality, keep the batches, and end the run on all ranks."""
         mine = None
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # all ranks must ask
         if not all(bool(value.isfinite().all()) for value in self._losses) or trainer.world_size == 1:
-            folder = Path(trainer.log_dir or trainer.default_root_dir)
             path = folder / f"not-finite-step-{trainer.global_step}-rank-{trainer.global_rank}.pt"
             folder.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as stream:

@@ -163,6 +163,16 @@ def test_another_order_than_in_the_checkpoint_is_refused_within_an_epoch(make_sh
     loader(shards, batch_size=2, **changed).load_state_dict(first.state_dict())  # between epochs it may change
 
 
+def test_check_6_another_batch_size_or_number_of_ranks_is_told_with_both_numbers(make_shards, caplog):
+    state = loader(make_shards([9]), batch_size=2).state_dict()
+    loader(make_shards([9]), batch_size=2).load_state_dict(state)
+    assert not caplog.records
+    loader(make_shards([9]), batch_size=1, world=2).load_state_dict(state)
+    assert (
+        "goes on with 1 samples a step on each of 2 ranks; before it was 2 samples a step on each of 1" in caplog.text
+    )
+
+
 def test_samples_that_no_rank_can_have_after_a_resume_are_named(make_shards, caplog):
     shards = make_shards([7])
     first = loader(shards, batch_size=2)

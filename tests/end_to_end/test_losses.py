@@ -18,12 +18,13 @@ import lightning.pytorch as pl, torch
 from datamodules import Array
 
 class Slow(pl.LightningModule):
-    def __init__(self, seconds: float = 0.05):
+    def __init__(self, seconds: float = 0.05, poisoned_rank: int = -1):
         super().__init__()
-        self.seconds, self.net = seconds, torch.nn.Linear(4, 4)
+        self.seconds, self.poisoned_rank, self.net = seconds, poisoned_rank, torch.nn.Linear(4, 4)
     def training_step(self, batch, batch_idx):
         time.sleep(self.seconds)
-        return self.net(batch["tokens"].float()).square().mean()
+        poison = float("nan") if self.global_rank == self.poisoned_rank and self.global_step == 7 else 1.0
+        return poison * self.net(batch["tokens"].float()).square().mean()
     def validation_step(self, batch, batch_idx):
         time.sleep(self.seconds)
         self.log("val/x", self.net(batch["tokens"].float()).mean(), sync_dist=True)
@@ -163,6 +164,16 @@ def test_check_23_a_lost_rank_ends_the_run_by_name(shards, tmp_path, signum):
         assert code == 1
         assert f"rank 1 (process {child}) was killed by {signal.Signals(signum).name}" in line
     assert run.left() == []
+
+
+def test_check_20_nan_on_one_rank_ends_all_and_names_it(shards, tmp_path):
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--model.init_args.poisoned_rank=1"]
+    run = Run(tmp_path / "a", shards, *options)
+    code, line = run.end(60)
+    assert code == 1
+    assert "step 7 is not finite (rank 1: the batch is finite, the loss is nan; samples " in line
+    assert (run.step(), run.left()) == (5, [])
+    assert [path.name for path in run.folder.glob("not-finite*")] == ["not-finite-step-7-rank-1.pt"]
 
 
 def test_check_23_the_other_ranks_end_with_the_first(shards, tmp_path):

@@ -224,6 +224,10 @@ def test_a_checkpoint_that_nothing_tracks_or_of_another_model_is_refused(mmmask,
     for verb in ("fit", "test"):
         words = refused(verb, "--config", DEMO, *small(tmp_path), f"--ckpt_path={checkpoint}", other)
         assert "the checkpoint is not one of this model" in words
+    vocabulary = "--model.init_args.tokenizer.init_args.quantizer.init_args.vocab_size=128"
+    words = refused("fit", "--config", DEMO, *small(tmp_path), f"--ckpt_path={checkpoint}", vocabulary)
+    assert "torch.Size([256, 16])" in words
+    assert "torch.Size([128, 16])" in words
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
