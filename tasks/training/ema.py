@@ -7,6 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmmask.errors import UserError
@@ -43,12 +45,12 @@ class EMA(pl.Callback):
         if trainer.global_step == self._seen_step:  # still accumulating
             return
         self._seen_step = trainer.global_step
-        weights = [weight.detach() for weight in _trained(pl_module).values()]
+        weights, averages = _parts(_trained(pl_module)), _parts(self.average)
         with torch.no_grad():
             if trainer.global_step <= self.start_step:
-                torch._foreach_copy_(list(self.average.values()), weights)
+                torch._foreach_copy_(averages, weights)
             else:
-                self._average_of(list(self.average.values()), weights, trainer.global_step)
+                self._average_of(averages, weights, trainer.global_step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._ready(pl_module)
@@ -91,16 +93,23 @@ class EMA(pl.Callback):
 
     @torch.no_grad()
     def _swap(self, pl_module: pl.LightningModule) -> None:
-        weights = list(_trained(pl_module).values())
-        averages = list(self.average.values())
-        kept = [weight.detach().clone() for weight in weights]
+        weights, averages = _parts(_trained(pl_module)), _parts(self.average)
+        kept = [weight.clone() for weight in weights]
         torch._foreach_copy_(weights, averages)
         torch._foreach_copy_(averages, kept)
         self._swapped = not self._swapped
 
 
 def _trained(module: torch.nn.Module) -> dict[str, Tensor]:
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()  # after an evaluation it may still be gathered
     return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def _parts(tensors: dict[str, Tensor]) -> list[Tensor]:
+    """What this rank has of each: an average is made number by number, on each rank for its own."""
+    return [t.to_local() if isinstance(t, DTensor) else t.detach() for t in tensors.values()]
 
 
 def averaged(state: dict[str, Any]) -> dict[str, Tensor]:
