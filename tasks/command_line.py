@@ -20,7 +20,7 @@ from mmmask.config_errors import check_readable, known_keys, sentence
 from mmmask.errors import Stopped, UserError
 from tasks.sentences import lightning_sentences
 from tasks.training import finding, run_folder
-from tasks.training.checkpoints import Checkpoints, WholeFiles
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.ema import averaged
 from tasks.training.guards import Guards
 from tasks.training.parallel import Parallel
@@ -30,6 +30,7 @@ from tasks.training.ranks import Ranks
 from tasks.training.run_folder import Metrics, RunRecord
 from tasks.training.speed import Speed
 from tasks.training.stopping import requeue
+from tasks.training.whole_files import WholeFiles
 
 
 class Parser(LightningArgumentParser):

@@ -15,52 +15,16 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mmmask.errors import RunFailed, Stopped, UserError
-from mmmask.files import settle, sweep, written_whole
-from tasks.training import conversion, sharded
+from mmmask.files import settle, sweep
+from tasks.training import loops
 from tasks.training.ema import EMA
 from tasks.training.stopping import Agreement, StopRequests
 
 log = logging.getLogger(__name__)
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes beside the target, fsyncs, renames. (Lightning's own writes into TMPDIR; moving the file from there is
-    a copy if that is another disk, and a kill in the middle of it leaves half a checkpoint.)"""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as stream:
-                torch.save(checkpoint, stream)
-        except (UserError, OSError, RuntimeError) as error:  # torch hides an OSError in a RuntimeError
-            raise UserError(f"cannot write {path}: {_room(checkpoint, path.parent)}.") from error
-
-    def load_checkpoint(self, path: str | Path, *others: Any, **options: Any) -> dict[str, Any]:
-        """A file, or the whole of a sharded checkpoint."""
-        if sharded.is_sharded(Path(path)):
-            return conversion.whole(Path(path))
-        return super().load_checkpoint(path, *others, **options)
-
-
-def _room(checkpoint: dict[str, Any], folder: Path) -> str:
-    free = shutil.disk_usage(folder if folder.exists() else Path.cwd()).free
-    return f"it takes {_bytes(checkpoint) / 2**20:,.1f} MiB, {free / 2**20:,.1f} MiB of the disk are free"
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return sum(_bytes(part) for part in parts)
 
 
 class Checkpoints(Checkpoint):
@@ -118,7 +82,7 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self.best and trainer.ckpt_path:
             self._point("best.ckpt", self.best_step)
         if trainer.ckpt_path:
-            _go_on(trainer, self.validation_due)
+            loops.go_on(trainer, self.validation_due)
 
     def _listen(self, trainer: pl.Trainer) -> None:
         environment = trainer._accelerator_connector.cluster_environment
@@ -138,13 +102,13 @@ class Checkpoints(Checkpoint):
             return
         step = trainer.global_step
         multiples = [n for n in (self.every_n_steps, self.keep_every) if n]
-        if step != self._saved_step and (any(step % n == 0 for n in multiples) or _is_last_step(trainer)):
+        if step != self._saved_step and (any(step % n == 0 for n in multiples) or loops.is_last_step(trainer)):
             self._due = 1
         if self._stopped_by:
             trainer._logger_connector.on_batch_end()  # which would come after the callbacks, as the row of this step
             trainer._logger_connector.update_train_step_metrics()
             raise Stopped(self._stopped_by)
-        if self._due and not _validation_follows(trainer):
+        if self._due and not loops.validation_follows(trainer):
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *others: Any, **more: Any) -> None:
@@ -167,7 +131,9 @@ class Checkpoints(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._can_save(trainer, exception):
-            self.validation_due = trainer.validating or (_at_batch_end(trainer) and _validation_follows(trainer))
+            self.validation_due = trainer.validating or (
+                loops.at_batch_end(trainer) and loops.validation_follows(trainer)
+            )
             try:
                 self._save(trainer)
             except UserError as error:
@@ -271,16 +237,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count an epoch whose last batch is done as done: `_go_on` knows how to begin the next one."""
-        loops = checkpoint["loops"]["fit_loop"]
-        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        if batches["is_last_batch"] and epochs["total"]["processed"] == epochs["total"]["started"] - 1:
-            for counts in (batches["total"], batches["current"]):
-                counts["completed"] = counts["ready"]
-            for counts in (epochs["total"], epochs["current"]):
-                counts["processed"] += 1
-                counts["completed"] += 1
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+        loops.count_finished_epoch(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_step": self.best_step, "best_value": self.best_value, "validation_due": self.validation_due}
@@ -296,46 +253,3 @@ def _finite(trainer: pl.Trainer) -> bool:
     tensors = [getattr(t, "_local_tensor", t).detach() for t in (*module.parameters(), *module.buffers())]
     flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
     return trainer.strategy.reduce_boolean_decision(bool(torch.stack(flags).all()) if flags else True)
-
-
-def _is_last_step(trainer: pl.Trainer) -> bool:
-    if trainer.should_stop or (trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps):
-        return True
-    epochs = trainer.max_epochs
-    last_epoch = epochs is not None and epochs != -1 and trainer.current_epoch + 1 >= epochs
-    return last_epoch and trainer.fit_loop.epoch_loop._num_ready_batches_reached()
-
-
-def _validation_follows(trainer: pl.Trainer) -> bool:
-    """Whether Lightning validates after the batch that has just ended."""
-    fetcher = trainer.fit_loop._data_fetcher
-    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
-
-
-def _at_batch_end(trainer: pl.Trainer) -> bool:
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.ready == progress.processed > progress.completed
-
-
-def _go_on(trainer: pl.Trainer, validation_due: bool) -> None:
-    """Take up a run where its checkpoint left it, with the validation that it still had to make.
-
-    Lightning itself goes on exactly within an epoch. Between two epochs it is put where an uninterrupted run would
-    be; what it does of its own there gives a batch too many or repeats an epoch, depending on the settings.
-    """
-    fit, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    between_epochs = fit.epoch_progress.current.completed == fit.epoch_progress.current.ready
-    if validation_due:
-        stepped, batches._batches_that_stepped = batches._batches_that_stepped, trainer.global_step - 1
-        fit.epoch_progress.current.completed -= between_epochs
-        trainer.validating = True
-        batches.val_loop.restarting = False
-        batches.val_loop.run()
-        trainer.training = True
-        fit.epoch_progress.current.completed += between_epochs
-        batches._batches_that_stepped = stepped
-    if between_epochs:
-        fit.restarting = False
-        for loop in (fit, batches, batches.val_loop):
-            loop.on_iteration_done()
-        batches.batch_progress.reset_on_run()

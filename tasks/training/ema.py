@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -101,9 +100,6 @@ class EMA(pl.Callback):
 
 
 def _trained(module: torch.nn.Module) -> dict[str, Tensor]:
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()  # after an evaluation it may still be gathered
     return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
 
 

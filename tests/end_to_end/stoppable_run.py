@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from datamodules import Array, ShardData
 from mmmask.errors import Stopped
-from tasks.training.checkpoints import Checkpoints, WholeFiles
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.ema import EMA
 from tasks.training.randomness import Randomness
+from tasks.training.whole_files import WholeFiles
 
 
 class Masked(pl.LightningModule):

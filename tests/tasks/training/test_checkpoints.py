@@ -18,14 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "end_to_end"))
 from stoppable_run import Masked, SignalAt, differences, state, train
 
 from mmmask.errors import RunFailed, Stopped, UserError
-from tasks.training.checkpoints import Checkpoints, WholeFiles
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.ema import EMA
 from tasks.training.finding import checked
+from tasks.training.whole_files import WholeFiles
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from tasks.training.checkpoints import WholeFiles
+from tasks.training.whole_files import WholeFiles
 folder, size = Path(sys.argv[1]), int(sys.argv[2])
 step = int(torch.load(folder / "last.ckpt", weights_only=True)["step"]) if (folder / "last.ckpt").exists() else 0
 while True:
