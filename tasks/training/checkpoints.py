@@ -131,9 +131,7 @@ class Checkpoints(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._can_save(trainer, exception):
-            self.validation_due = trainer.validating or (
-                loops.at_batch_end(trainer) and loops.validation_follows(trainer)
-            )
+            self.validation_due = loops.validation_is_due(trainer)
             try:
                 self._save(trainer)
             except UserError as error:

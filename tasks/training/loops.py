@@ -24,9 +24,11 @@ def validation_follows(trainer: pl.Trainer) -> bool:
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
-def at_batch_end(trainer: pl.Trainer) -> bool:
+def validation_is_due(trainer: pl.Trainer) -> bool:
+    """Whether a run that ends now ends before or within a validation."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.ready == progress.processed > progress.completed
+    at_batch_end = progress.ready == progress.processed > progress.completed
+    return trainer.validating or (at_batch_end and validation_follows(trainer))
 
 
 def go_on(trainer: pl.Trainer, validation_due: bool) -> None:
