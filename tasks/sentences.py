@@ -40,7 +40,7 @@ def _in_words(error: RuntimeError, trainer: pl.Trainer | None) -> UserError | No
     if "Error(s) in loading state_dict" in text:
         first = text.splitlines()[1].strip().rstrip(".")
         return UserError(f"the checkpoint is not one of this model ({first}). Use the config.yaml beside it.")
-    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text:
+    if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|can't allocate memory", text):
         return RunFailed(
             "out of memory. Make data.batch_size smaller (and trainer.accumulate_grad_batches larger), or set "
             "parallel.activation_checkpointing, or shard the model: --config trainer/fsdp2.yaml."
