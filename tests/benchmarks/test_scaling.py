@@ -17,7 +17,8 @@ from mmmask.transformer import Block
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import scaling
-from scaling import Cost, total
+import scaling_models as models
+from scaling_models import Cost, total
 
 ROOT = Path(__file__).parents[2]
 BATCH = 2
@@ -38,9 +39,9 @@ def one_thread():
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [
-        (scaling.enat(), 574.30e6),  # ENAT-L at 256 px, at 512 px, and ENAT-B, counted in the published code
-        (scaling.enat(tokens=1024), 575.1e6),
-        (scaling.enat(768, 12, 15, 1), 219.6e6),
+        (models.enat(), 574.30e6),  # ENAT-L at 256 px, at 512 px, and ENAT-B, counted in the published code
+        (models.enat(tokens=1024), 575.1e6),
+        (models.enat(768, 12, 15, 1), 219.6e6),
     ],
 )
 def test_enat_has_its_published_number_of_parameters(model, parameters):
@@ -53,7 +54,7 @@ def test_enat_has_its_published_number_of_parameters(model, parameters):
 )
 def test_4m_has_its_published_number_of_parameters_and_size_of_file(dim, heads, layers, in_blocks, file):
     """4M-7 B, L, XL: its README counts the blocks alone; its files store the tied output tables a second time."""
-    model = scaling.fourm(dim, heads, layers)
+    model = models.fourm(dim, heads, layers)
     tables = 105_056 * dim
     assert total(model.blocks).parameters == pytest.approx(in_blocks, rel=0.01)
     assert 4 * (model.parameters + tables) == pytest.approx(file, rel=0.02)
@@ -64,7 +65,7 @@ def test_enat_needs_the_flops_counted_in_the_published_code():
     masked = (251, 236, 212, 181, 142, 97, 49)
     counted = (17.5, 25.1, 37.5, 53.6, 74.2, 98.2, 124.3)
     for asked, gflop in zip(masked, counted, strict=True):
-        model = scaling.enat(masked=asked)
+        model = models.enat(masked=asked)
         assert (total(model.blocks) + model.rest).flops == pytest.approx(gflop * 1e9, rel=0.005)
 
 
@@ -112,8 +113,8 @@ def test_a_stack_of_blocks_keeps_what_the_arithmetic_says(dim, heads, n, checkpo
             x = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)
         return head(x)
 
-    costs = [scaling.plain_block(n, dim, heads)] * len(blocks)
-    output = scaling.linear(n, dim, head.out_features)
+    costs = [models.plain_block(n, dim, heads)] * len(blocks)
+    output = models.linear(n, dim, head.out_features)
     says = expected(output if checkpointed else total(costs) + output, bfloat16)
     says += checkpointed * BATCH * 4 * total(costs).entry
     measured = kept_by(run, model.parameters(), bfloat16)
@@ -127,7 +128,7 @@ def test_states_of_a_stack_are_exactly_what_the_arithmetic_says(dim, heads, n):
     model(torch.randn(BATCH, n, dim)).sum().backward()
     optimizer.step()
     average = torch.optim.swa_utils.AveragedModel(model)
-    cost = total([scaling.plain_block(n, dim, heads)] * 3) + scaling.linear(n, dim, 48)
+    cost = total([models.plain_block(n, dim, heads)] * 3) + models.linear(n, dim, 48)
     assert local_states(model, optimizer) == scaling.state_bytes(cost.parameters)
     averages = sum(parameter.nbytes for parameter in average.parameters())
     assert local_states(model, optimizer) + averages == scaling.state_bytes(cost.parameters, averaged=True)
@@ -145,7 +146,7 @@ def test_a_stack_of_blocks_takes_the_flops_that_the_arithmetic_says():
     blocks = stack(dim, heads)[:3]
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         blocks(torch.randn(BATCH, n, dim)).sum().backward()
-    forward = BATCH * total([scaling.plain_block(n, dim, heads)] * 3).flops
+    forward = BATCH * total([models.plain_block(n, dim, heads)] * 3).flops
     assert counter.get_total_flops() == 3 * forward
 
 
@@ -206,11 +207,11 @@ def published_block(name, dim, heads, n, m):
     """(block, its other inputs, its cost)"""
     if name == "enat":
         others = torch.randn(BATCH, m, dim), torch.randn(BATCH, 1, dim, requires_grad=True)
-        return ENATBlock(dim, heads), others, scaling.enat_block(n, m, dim, heads)
+        return ENATBlock(dim, heads), others, models.enat_block(n, m, dim, heads)
     if name == "4m encoder":
-        return FourMBlock(dim, heads), (), scaling.fourm_encoder_block(n, dim, heads)
+        return FourMBlock(dim, heads), (), models.fourm_encoder_block(n, dim, heads)
     context = (torch.randn(BATCH, m, dim),)
-    return FourMBlock(dim, heads, context=True), context, scaling.fourm_decoder_block(n, m, dim, heads)
+    return FourMBlock(dim, heads, context=True), context, models.fourm_decoder_block(n, m, dim, heads)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -262,7 +263,7 @@ def train_sharded(rank, ranks, folder):
 @pytest.mark.slow
 def test_two_ranks_hold_and_send_what_the_arithmetic_says(tmp_path):
     torch.multiprocessing.spawn(train_sharded, (2, str(tmp_path)), nprocs=2)
-    block, head = scaling.plain_block(24, 32, 4).parameters, scaling.linear(24, 32, 48).parameters
+    block, head = models.plain_block(24, 32, 4).parameters, models.linear(24, 32, 48).parameters
     says = scaling.fsdp_traffic([block] * 3, head, gpus=2)
     calls = round(says.latency / scaling.ring_latency(2))
     for rank in range(2):
@@ -281,7 +282,7 @@ def test_the_interval_between_checkpoints_loses_least():
 
 
 def test_a_step_fits_and_takes_every_sample_once():
-    for model in (scaling.enat(), scaling.fourm()):
+    for model in (models.enat(), models.fourm()):
         for step in scaling.best_steps(model):
             way = (step.strategy, step.gpus, step.micro, step.checkpointed)
             assert scaling.peak_bytes(model, *way) <= scaling.MEMORY
@@ -290,7 +291,7 @@ def test_a_step_fits_and_takes_every_sample_once():
 
 
 def test_a_model_that_fits_nowhere_has_no_step():
-    huge = scaling.Model("huge", (Cost(parameters=10**13, kept=1.0),), Cost(), 1.0, 8192, 1, False, ())
+    huge = models.Model("huge", (Cost(parameters=10**13, kept=1.0),), Cost(), 1.0, 8192, 1, False, ())
     assert scaling.best_steps(huge) == []
 
 
