@@ -1,6 +1,6 @@
 """A small training under SIGKILL, SIGTERM, Ctrl-C, full disks and corrupted samples, against the same left alone.
 
-    python benchmarks/survival.py [--minutes 10] [--steps 6000] [--seed 0]
+    python benchmarks/survival.py [--minutes 10] [--steps 4000] [--seed 0]
 
 For so many minutes something happens to the run at random moments; each time it is started again with
 `mmmask resume`, with another number of loading workers. Then it may finish. Its last checkpoint (weights, average,
@@ -31,7 +31,7 @@ from datamodules.shards import ShardSet
 
 CODES = {  # how a run may end that this has happened to; 0: it had finished just before
     "SIGKILL": {-signal.SIGKILL, 0},
-    "SIGTERM": {143, -signal.SIGTERM, 0},  # before the training begins the signal does what it always does
+    "SIGTERM": {143, -signal.SIGTERM, 0},  # before mmmask has begun the signal does what it always does
     "Ctrl-C": {130, -signal.SIGINT, 0},
     "full disk": {1, 0},
     "corrupted sample": {2, 0},
@@ -212,7 +212,7 @@ def report(happened, quiet, survived, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shards = ensure_shapes_world(train=2_000, test=200)

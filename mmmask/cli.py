@@ -8,9 +8,11 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,10 +112,11 @@ def _help() -> str:
 
 def _trainer(verb: str) -> Callable[[list[str]], int]:
     def run(arguments: list[str]) -> int:
-        from tasks.command_line import train
+        with _signals_end_at_once():
+            from tasks.command_line import train
 
-        _know_classes()
-        train([verb, *arguments])
+            _know_classes()
+            train([verb, *arguments])
         return OK
 
     return run
@@ -181,6 +184,27 @@ def convert(checkpoint: Path, out: Path) -> None:
         raise UserError(f"checkpoint {checkpoint} does not exist.")
     (to_full if checkpoint.is_dir() else to_sharded)(checkpoint, out)
     print(out)
+
+
+@contextmanager
+def _signals_end_at_once() -> Iterator[None]:
+    """Until a training listens for them itself: there is nothing to finish yet, and a KeyboardInterrupt can get lost
+    in foreign code that is being imported."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, _end_at_once) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _end_at_once(signum: int, frame: object) -> None:
+    if not _rank():
+        print(f"mmmask: stopped by {signal.Signals(signum).name}", file=sys.stderr, flush=True)
+    os._exit(128 + signum)
 
 
 def _know_classes() -> None:

@@ -201,12 +201,7 @@ def _with_configurations(arguments: list[str]) -> list[str]:
 
 def train(arguments: list[str]) -> None:
     """Run one of fit, validate, test, predict."""
-    try:
-        trainer = command_line(arguments, run=True).trainer
-    except SystemExit as ended:  # as Lightning ends an interrupted run, with exit code 1
-        if isinstance(ended.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
+    trainer = command_line(arguments, run=True).trainer
     if trainer.is_global_zero and trainer.state.fn == "fit":
         print(f"run folder: {trainer.default_root_dir}")
 
