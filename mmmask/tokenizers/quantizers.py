@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 
 
 class Quantized(NamedTuple):
@@ -81,7 +82,7 @@ class CosineQuantizer(Quantizer):
         with torch.autocast(z.device.type, enabled=False):
             z = F.normalize(z.float(), dim=-1)
             if self.training:
-                self._revive(z.detach().flatten(0, -2))
+                self._revive(z.detach())
             ids = self.nearest(z)
             codes = self.codes(ids)
             loss = self.commitment * (z - codes).square().sum(-1).mean()
@@ -98,16 +99,9 @@ class CosineQuantizer(Quantizer):
         return self.codebook[ids]
 
     @torch.no_grad()
-    def _revive(self, vectors: Tensor) -> None:
-        """Put dead codes onto random vectors of the batch, in turn from each rank."""
-        if len(vectors) >= self.vocab_size:
-            picks = torch.randperm(len(vectors), device=vectors.device)[: self.vocab_size]
-        else:
-            picks = torch.randint(len(vectors), (self.vocab_size,), device=vectors.device)
-        births = vectors[picks]
-        if _distributed():
-            turn = torch.arange(self.vocab_size, device=vectors.device) % dist.get_world_size()
-            births = _sum_over_ranks(births * (turn == dist.get_rank())[:, None])
+    def _revive(self, z: Tensor) -> None:
+        """Put dead codes onto random vectors of the batch `(B, N, D)` of all ranks, the same for any number of them."""
+        births = self._births(z)
         mean = 1 / self.vocab_size
         dead = self.share < self.dead_below * mean
         dead |= self.share == 0  # never placed
@@ -115,12 +109,31 @@ class CosineQuantizer(Quantizer):
         self.sums.copy_(torch.where(dead[:, None], births * mean, self.sums))
         self.share.copy_(torch.where(dead, mean, self.share))
 
+    def _births(self, z: Tensor) -> Tensor:
+        """As many vectors `(V, D)` as codes, drawn from all ranks by the generator of the first one.
+
+        Samples are dealt out in turn: s lies on rank s % world. Rank 0 has the most; where a rank has one less, it
+        gives its last sample for the one it lacks.
+        """
+        (batch, tokens, _), (rank, world) = z.shape, ranks()
+        count = world * batch * tokens
+        if count >= self.vocab_size:
+            picks = torch.randperm(count, device=z.device)[: self.vocab_size]
+        else:
+            picks = torch.randint(count, (self.vocab_size,), device=z.device)
+        if world == 1:
+            return z.flatten(0, 1)[picks]
+        dist.broadcast(picks, src=0)
+        sample, token = picks // tokens, picks % tokens
+        mine = z[(sample // world).clamp(max=batch - 1), token]
+        return sum_over_ranks(mine * (sample % world == rank)[:, None])
+
     @torch.no_grad()
     def _follow(self, vectors: Tensor, ids: Tensor) -> None:
         """Move each code towards the mean direction of the vectors it stands for, over all ranks."""
         batch = vectors.new_zeros(self.vocab_size, self.dim + 1)  # sums and, last, counts
         batch.index_add_(0, ids, F.pad(vectors, (0, 1), value=1.0))
-        batch = _sum_over_ranks(batch)
+        batch = sum_over_ranks(batch)
         batch /= batch[:, -1].sum()
         self.sums.lerp_(batch[:, :-1], 1 - self.decay)
         self.share.lerp_(batch[:, -1], 1 - self.decay)
@@ -165,13 +178,3 @@ class FiniteScalarQuantizer(Quantizer):
         offset = (1 - self.levels % 2) / 2
         shift = (offset / half_range).tan()  # tan as published, though only atanh would keep 0 at 0
         return (z + shift).tanh() * half_range - offset
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    if _distributed():
-        dist.all_reduce(x)
-    return x

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.tokenizers.quantizers import Quantizer
+from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.transformer import Block
 
 
@@ -70,6 +71,37 @@ class Decoder(nn.Module):
         return self.head(self.tokens(x).permute(0, 3, 1, 2))
 
 
+class BatchSpread(nn.BatchNorm1d):
+    """Batch norm without weights, `(n, dim) -> (n, dim)`, over the batches of all ranks as if they were one.
+
+    (torch.nn.SyncBatchNorm needs a GPU, and the statistics of one rank's batch would make training depend on how
+    many ranks there are.)
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or ranks()[1] == 1:
+            return super().forward(x)
+        sums = sum_over_ranks(F.pad(x.sum(0), (0, 1), value=len(x)))  # and, last, the count
+        count = sums[-1]
+        centred = x - sums[:-1] / count
+        var = sum_over_ranks(centred.square().sum(0)) / count
+        self._remember(sums[:-1].detach() / count, var.detach() * count / (count - 1))
+        return centred * (var + self.eps).rsqrt()
+
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var, self.momentum)
+
+
 class ViTTokenizer(nn.Module):
     """Square images to a grid of token ids, one per patch, and back.
 
@@ -108,7 +140,7 @@ class ViTTokenizer(nn.Module):
         self.encoder = Encoder(channels, sizes, self.grid, depth, heads)
         self.to_code = nn.Linear(dim, quantizer.dim)
         # Vectors spread around 0 in all directions from the first step on; without it codes collapse.
-        self.spread = nn.BatchNorm1d(quantizer.dim, affine=False)
+        self.spread = BatchSpread(quantizer.dim)
         self.quantizer = quantizer
         self.from_code = nn.Linear(quantizer.dim, dim)
         self.decoder = Decoder(channels, sizes, self.grid, depth, heads)

@@ -4,8 +4,6 @@ import itertools
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from mmmask.errors import UserError
@@ -89,26 +87,6 @@ def test_evaluation_and_nearest_leave_the_codebook_alone():
     quantizer(torch.randn(1, 64, 4))
     quantizer.train().nearest(torch.randn(1, 64, 4))
     assert all(value.equal(before[name]) for name, value in quantizer.state_dict().items())
-
-
-def _train_on_one_rank(rank, world, file, results):
-    one_sided = torch.rand(1, 64, 4) * (1 - 2 * rank)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
-    torch.manual_seed(rank)
-    quantizer = CosineQuantizer(8, 4)
-    quantizer(one_sided)
-    torch.save((quantizer.codebook, quantizer.share, quantizer.sums), f"{results}/{rank}")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_ranks_end_with_one_codebook_that_has_seen_both(tmp_path):
-    mp.spawn(_train_on_one_rank, (2, tmp_path / "meet", tmp_path), nprocs=2)
-    (first, *counts), (second, *other) = (torch.load(tmp_path / str(rank)) for rank in range(2))
-    assert first.equal(second)
-    assert all(a.equal(b) for a, b in zip(counts, other, strict=True))
-    assert (first.sum(1) > 0).sum() == 4  # codes were placed in turn on vectors of rank 0 and of rank 1
-    torch.testing.assert_close(counts[0].sum(), torch.tensor(1.0))
 
 
 def test_fsq_ids_cover_the_product_of_levels_exactly():
