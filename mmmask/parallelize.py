@@ -34,6 +34,7 @@ def parallelize(
     children = list(_children(model))
     if mesh is not None:
         _refuse_loose_parameters(model, children)
+        _refuse_sums_for_means(mesh)
     for block in _blocks(model):
         if activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
@@ -67,6 +68,15 @@ def _refuse_loose_parameters(model: nn.Module, children: list[nn.Module]) -> Non
                 f"cannot shard {type(model).__name__}: its parameter '{name}' lies in none of its modules, so no rank "
                 "would hear of the gradients of the others. Move it into a module that is called."
             )
+
+
+def _refuse_sums_for_means(mesh: DeviceMesh) -> None:
+    """Older releases of torch scatter the sum of gradients over gloo where they are asked for the mean."""
+    if mesh.device_type == "cpu":
+        mean = torch.zeros(1)
+        dist.reduce_scatter_tensor(mean, torch.ones(mesh.size()), dist.ReduceOp.AVG, mesh.get_group())
+        if mean != 1:
+            raise UserError(f"torch {torch.__version__} cannot train sharded weights on CPUs: install a newer one.")
 
 
 @torch.no_grad()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint import CheckpointException
 
 from mmmask.errors import UserError
 from mmmask.files import written_whole
@@ -30,8 +32,13 @@ def to_sharded(file: Path, folder: Path) -> None:
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"checkpoint {file} cannot be read ({sharded.reason(error)}).") from error
     partial = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    sharded.write(checkpoint, partial, moved=lambda tensor: True)
-    sharded.take_place(partial, folder)
+    try:
+        sharded.write(checkpoint, partial, moved=lambda tensor: True)
+        sharded.take_place(partial, folder)
+    except (CheckpointException, OSError) as error:
+        raise UserError(f"cannot write {folder}: {sharded.reason(error)}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def whole(folder: Path) -> dict[str, Any]:

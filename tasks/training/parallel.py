@@ -34,7 +34,7 @@ class Parallel(pl.Callback):
         self._done: pl.LightningModule | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Have Lightning's hook for this, `configure_model`, apply it: only then are weights on no device yet."""
+        """Have `configure_model` apply it: Lightning calls it after every `setup`, and demands one for sharding."""
         shards = isinstance(trainer.strategy, ModelParallelStrategy)
         wanted = stage == "fit" and (self.activation_checkpointing or self.compile)
         if self._done is pl_module or not (shards or wanted):
@@ -97,13 +97,12 @@ class FullySharded(ModelParallelStrategy):
             ParallelStrategy.save_checkpoint(self, checkpoint, path, storage_options)
 
     def _save_folder(self, checkpoint: dict[str, Any], path: Path) -> None:
+        if self.is_global_zero:  # the others hear the new name after this
+            for leftover in path.parent.glob(f".{path.name}.tmp-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         temporary = Path(self.broadcast(path.with_name(f".{path.name}.tmp-{os.getpid()}")))
         problem = None
         try:
-            if self.is_global_zero:
-                for leftover in path.parent.glob(f".{path.name}.tmp-*"):
-                    shutil.rmtree(leftover)
-            self.barrier()
             sharded.write(checkpoint, temporary, lambda tensor: isinstance(tensor, DTensor), self.is_global_zero)
             if self.is_global_zero:
                 sharded.take_place(temporary, path)
