@@ -167,8 +167,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 
 def is_compiled(module: nn.Module) -> bool:
     """Whether any part of it is: then its operations cannot be seen."""
-    parts = any(part._compiled_call_impl or "_orig_mod" in part._modules for part in module.modules())
-    return parts or getattr(module, "_compiler_ctx", None) is not None
+    for part in module.modules():
+        if part._compiled_call_impl or "_orig_mod" in part._modules:
+            return True
+        if hasattr(part.forward, "_torchdynamo_orig_callable"):  # as `parallelize` compiles blocks
+            return True
+    return getattr(module, "_compiler_ctx", None) is not None
 
 
 def memory_gib(device: torch.device) -> float | None:

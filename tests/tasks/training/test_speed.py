@@ -9,8 +9,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from mmmask.parallelize import parallelize
+from mmmask.transformer import Block
 from tasks.training import speed
-from tasks.training.speed import Speed, batch_size, memory_gib, peak_flops
+from tasks.training.speed import Speed, batch_size, is_compiled, memory_gib, peak_flops
 
 SAMPLES, WIDE = 4, 64  # in a batch
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
@@ -243,3 +245,10 @@ def test_memory_is_what_this_process_holds():
     block = torch.ones(2**26)
     assert memory_gib(torch.device("cpu")) - before == pytest.approx(block.nbytes / 2**30, rel=0.1)
     assert before < resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def test_blocks_compiled_from_outside_are_known_to_be_compiled():
+    model = torch.nn.Sequential(Block(8, 2))
+    assert not is_compiled(model)
+    parallelize(model, compile=True)
+    assert is_compiled(model)
