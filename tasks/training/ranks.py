@@ -26,11 +26,11 @@ class Ranks(pl.Callback):
     """
 
     def __init__(self) -> None:
-        if os.environ.get(LAUNCHER) == str(os.getppid()):
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            os.environ[LAUNCHER] = str(os.getpid())
+        elif os.environ.get(LAUNCHER) == str(os.getppid()):
             with suppress(OSError, AttributeError):  # Linux alone has it
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        elif "LOCAL_RANK" not in os.environ:
-            os.environ[LAUNCHER] = str(os.getpid())
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if processes := started_by(trainer):
