@@ -16,6 +16,7 @@ from datamodules import handover
 from datamodules.order import Batches
 from datamodules.samples import Request, Samples, Skips
 from mmmask.errors import UserError
+from mmmask.processes import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class ShardLoader:
             sampler=self._plan,
             collate_fn=_unchanged,
             num_workers=num_workers,
-            worker_init_fn=_leave_interrupts_to_the_main_process,
+            worker_init_fn=_follow_the_main_process,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             timeout=timeout if num_workers else 0,
@@ -196,6 +197,8 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches all processes; a worker that ended by itself would be waited for."""
+def _follow_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches all processes; a worker that ended by itself would be waited for. One that is left behind would
+    notice it after five seconds."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
 
+from mmmask.processes import end_with_parent
+
 PATIENCE = 5.0  # seconds that this process has to end by itself once another is gone
 LAUNCHER = "MMMASK_LAUNCHER"  # the process whose children the other ranks are
-PR_SET_PDEATHSIG = 1
 
 
 class Ranks(pl.Callback):
@@ -29,8 +28,7 @@ class Ranks(pl.Callback):
         if os.environ.get("LOCAL_RANK", "0") == "0":
             os.environ[LAUNCHER] = str(os.getpid())
         elif os.environ.get(LAUNCHER) == str(os.getppid()):
-            with suppress(OSError, AttributeError):  # Linux alone has it
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if processes := started_by(trainer):

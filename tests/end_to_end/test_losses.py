@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stoppable_run import differences
 
 pytestmark = pytest.mark.slow
 TASK = """
@@ -24,7 +28,8 @@ class Slow(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         time.sleep(self.seconds)
         poison = float("nan") if self.global_rank == self.poisoned_rank and self.global_step == 7 else 1.0
-        return poison * self.net(batch["tokens"].float()).square().mean()
+        tokens = batch["tokens"].float()
+        return poison * self.net(tokens * (torch.rand_like(tokens) < 0.5)).square().mean()
     def validation_step(self, batch, batch_idx):
         time.sleep(self.seconds)
         self.log("val/x", self.net(batch["tokens"].float()).mean(), sync_dist=True)
@@ -198,6 +203,22 @@ def test_check_24_and_25_a_signal_ends_all_ranks_at_one_step(shards, tmp_path, s
     content = torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)
     assert content["global_step"] >= 10
     assert run.left() == []
+
+
+def test_two_ranks_stopped_killed_and_resumed_are_the_two_that_were_not(shards, tmp_path):
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=60", "--ckpt_path", "last"]
+    quiet = Run(tmp_path / "quiet", shards, *two)
+    assert quiet.process.wait(timeout=120) == 0
+    for step, signum in ((10, signal.SIGTERM), (25, signal.SIGKILL), (60, None)):
+        run = Run(tmp_path / "a", shards, *two, num_workers=1)
+        run.wait_for_step(step)
+        if signum:
+            run.process.send_signal(signum)
+        run.process.wait(timeout=60)
+        assert run.left() == []
+    states = [torch.load(r.folder / "checkpoints/last.ckpt", weights_only=True) for r in (quiet, run)]
+    assert differences(states[0]["state_dict"], states[1]["state_dict"]) == []
+    assert states[1]["global_step"] == 60
 
 
 def test_slurm_queues_the_job_again_and_it_goes_on_by_itself(shards, tmp_path):
