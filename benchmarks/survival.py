@@ -1,6 +1,6 @@
 """A small training under SIGKILL, SIGTERM, Ctrl-C, full disks and corrupted samples, against the same left alone.
 
-    python benchmarks/survival.py [--minutes 10] [--steps 4000] [--seed 0]
+    python benchmarks/survival.py [--minutes 10] [--steps 7000] [--seed 0]
 
 For so many minutes something happens to the run at random moments; each time it is started again with
 `mmmask resume`, with another number of loading workers. Then it may finish. Its last checkpoint (weights, average,
@@ -88,8 +88,11 @@ class Run:
         if verb[0] == "fit":
             shutil.rmtree(self.folder, ignore_errors=True)  # killed before its first checkpoint
         command = [sys.executable, "-m", "mmmask.cli", *map(str, verb), f"--data.init_args.num_workers={workers}"]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(self.errors, "a") as stream:
-            self.process = subprocess.Popen(command, stderr=stream, stdout=stream, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, env=one_thread, stderr=stream, stdout=stream, start_new_session=True
+            )
 
     def step(self):
         last = self.folder / "checkpoints" / "last.ckpt"
@@ -212,7 +215,7 @@ def report(happened, quiet, survived, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shards = ensure_shapes_world(train=2_000, test=200)
