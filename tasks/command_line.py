@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -110,9 +111,11 @@ class CommandLine(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
         """The trainer with our callbacks, unless they are switched off, and for a training in its run folder."""
-        off = [kind for kind, name in SWITCHES.items() if config.get(name) is False]
+        given = _listed(config.get("callbacks"))
+        off: list[type] = [kind for kind, name in SWITCHES.items() if config.get(name) is False]
+        off += [Progress for callback in given if isinstance(callback, ProgressBar)]
         callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
-        config["callbacks"] = [*_listed(config.get("callbacks")), Ranks(), Randomness(), Speed()]
+        config["callbacks"] = [*given, Ranks(), Randomness(), Speed()]
         config["plugins"] = [*_listed(config.get("plugins")), WholeFiles()]
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             self._give_folder(config)

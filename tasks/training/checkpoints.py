@@ -164,6 +164,8 @@ class Checkpoints(Checkpoint):
     # What
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.fast_dev_run:  # leaves nothing
+            return
         if not _finite(trainer):
             raise RunFailed(
                 f"the weights are not finite any more after step {trainer.global_step}: nothing was written, "

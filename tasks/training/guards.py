@@ -56,6 +56,8 @@ class Guards(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        if not self._losses:  # a step without a loss, as manual optimisation may make
+            return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         mine = self._loss() / (scaler.get_scale() if scaler else 1)
         seen = torch.stack([mine.to(pl_module.device), _norm(weights).to(pl_module.device)])

@@ -418,3 +418,17 @@ def test_a_run_is_measured_continued_and_used_from_its_folder(mmmask, tmp_path):
     )
     assert out.rpartition("run folder: ")[2].strip() == str(tmp_path / "other/run-1")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 6
+
+
+def test_a_dry_run_leaves_no_run_behind(mmmask, tmp_path):
+    assert mmmask("fit", "--config", DEMO, *small(tmp_path), "--trainer.fast_dev_run=true")[0] == 0
+    assert not list(tmp_path.rglob("run-*"))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_what_is_switched_off_or_replaced_stays_out(mmmask, tmp_path):
+    off = ["--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    assert mmmask("fit", "--config", DEMO, *small(tmp_path), *off)[0] == 0
+    left = {path.name for path in (tmp_path / "run/run-1").iterdir()} - {".mmmask.lock"}
+    assert left == {"config.yaml", "environment.json", "run.json", "samples"}
+    assert mmmask("fit", "--config", DEMO, *small(tmp_path), "--trainer.callbacks+=TQDMProgressBar")[0] == 0
