@@ -164,7 +164,7 @@ class Checkpoints(Checkpoint):
     # What
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run:  # leaves nothing
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # leaves nothing
             return
         if not _finite(trainer):
             raise RunFailed(
