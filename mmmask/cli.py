@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmmask{_rank()}: {error}", file=sys.stderr)
         return error.exit_code
     except Stopped as stop:
-        if _rank():
+        if _rank() and not stop.at_once:
             return OK  # rank 0 says how it ended
         print(f"mmmask: {stop}; {stop.way_on}", file=sys.stderr)
         return stop.exit_code
@@ -151,7 +151,7 @@ def runs(root: Path = Path("runs")) -> None:
 
     from tasks.training.run_folder import read, state_of
 
-    found = sorted(root.rglob("run-*/run.json"), key=lambda path: (read(path.parent).get("began", ""), path))
+    found = sorted(root.rglob("run.json"), key=lambda path: (read(path.parent).get("began", ""), path))
     if not found:
         raise UserError(f"there are no runs in {root}. `mmmask fit` makes them; another folder: mmmask runs FOLDER")
     names = ("run", "state", "step", "epoch", "last heard of", "metrics")

@@ -23,7 +23,7 @@ def check(arguments: list[str]) -> None:
     start = time.perf_counter()
     batch = next(iter(loader))
     table = Table("what", "value", box=None)
-    for name, value in batch.items():
+    for name, value in (batch if isinstance(batch, dict) else {"batch": batch}).items():
         shown = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else f"{len(value)} entries"
         table.add_row(escape(f"batch[{name}]"), shown)
     parameters = sum(p.numel() for p in cli.model.parameters())

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from mmmask import shipped
 from mmmask.config_errors import check_readable, known_keys, sentence
 from mmmask.errors import Stopped, UserError
+from mmmask.files import written_whole
 from tasks.sentences import lightning_sentences
 from tasks.training import finding, run_folder
 from tasks.training.checkpoints import Checkpoints
@@ -55,7 +56,10 @@ class SaveConfig(SaveConfigCallback):
         """Not yet: what does not fit the checkpoint of a run must not replace its configuration."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().setup(trainer, pl_module, "fit")
+        folder = trainer.log_dir or trainer.default_root_dir  # all ranks must ask
+        if trainer.is_global_zero:
+            with written_whole(Path(folder) / "config.yaml") as stream:
+                stream.write(self.parser.dump(self.config, skip_none=False).encode())
 
 
 class CommandLine(LightningCLI):
@@ -78,10 +82,14 @@ class CommandLine(LightningCLI):
         checkpoint win over the command line.)"""
         verb = self.config.get("subcommand")
         settings = self.config[verb] if verb else {}
+        for option in ("ckpt_path", "trainer.default_root_dir"):
+            if "://" in str(settings.get(option)):
+                raise UserError(f"{option} is {settings[option]}: runs and checkpoints are files on this machine.")
         self._resumed: finding.Resumed | None = None
+        self._record: RunRecord | None = None
         path = None
         if name := settings.get("ckpt_path"):
-            path = finding.named(str(name), root := Path(settings["trainer.default_root_dir"]))
+            path = finding.named(str(name), root := Path(settings["trainer.default_root_dir"] or "runs"))
             if path is None and verb != "fit":
                 raise UserError(f"no run in {root} has a checkpoint {name}.ckpt. Give the path of a checkpoint.")
         if path:
@@ -121,18 +129,21 @@ class CommandLine(LightningCLI):
             self._give_folder(config)
         elif self.subcommand and config.get("logger") is None:
             config["logger"] = False
-        return super()._instantiate_trainer(config, callbacks)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        if self._record:
+            trainer.callbacks.append(self._record)  # type: ignore[attr-defined]  # after those that write checkpoints
+        return trainer
 
     def _give_folder(self, config: dict[str, Any]) -> None:
         """The folder of the run that is resumed, or a new one. Only rank 0 writes there; it tells the others."""
-        root = Path(config["default_root_dir"])
+        root = Path(config["default_root_dir"] or "runs")
         folder = finding.of_checkpoint(self._resumed.path, root) if self._resumed else None
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             folder = folder or run_folder.begin(root)
         step = self._resumed.step if self._resumed and folder else 0
         folder = folder or root
         config["default_root_dir"] = folder
-        config["callbacks"].append(RunRecord(folder))
+        self._record = RunRecord(folder, holds=rank_zero_only.rank == 0)  # type: ignore[attr-defined]
         if config.get("logger") is not False:
             own = [Metrics(folder, step), TensorBoardLogger(folder, "", "", flush_secs=10, purge_step=step or None)]
             config["logger"] = own + [logger for logger in _listed(config.get("logger")) if logger is not True]

@@ -50,6 +50,5 @@ def _in_words(error: RuntimeError, trainer: pl.Trainer | None) -> UserError | No
         found = [loader.who_died() for loader in loaders if hasattr(loader, "who_died")]
         return RunFailed(f"{next(filter(None, found), ' '.join(text.split()))}. Go on from the last checkpoint.")
     if re.search(r"Connection (closed|reset) by peer|gloo|NCCL|ProcessGroup|DistBackendError|TCPStore", text):
-        cause = text.strip().splitlines()[0]
-        return RunFailed(f"{who_is_gone(trainer)} is gone ({cause}). The run ends; go on from its last checkpoint.")
+        return RunFailed(f"{who_is_gone(trainer)}. The run ends; go on from its last checkpoint.")
     return None

@@ -36,7 +36,7 @@ class Checkpoints(Checkpoint):
     Args:
         every_n_steps: steps from one checkpoint to the next (0: by time alone).
         every_minutes: minutes from one checkpoint to the next (0: by steps alone).
-        keep_every: keep the checkpoints of multiples of this step for ever (0: only last and best).
+        keep_every: steps from one checkpoint that is kept for ever to the next (0: only last and best).
         best: a logged validation metric; the checkpoint with the best value is kept as best.ckpt.
         mode: whether the best value is the `min` or the `max`.
         when_full: on a full disk, `stop` the run or `go_on` with the last checkpoint as it is.
@@ -59,7 +59,10 @@ class Checkpoints(Checkpoint):
         self.best_step, self.best_value = -1, float("inf")
         self.validation_due = False  # the step of the checkpoint was to be followed by a validation
         self._saved_step, self._saved_at = -1, time.monotonic()
-        self._due = 0
+        self._seen_step = self._due = 0
+        self._kept: list[int] = []  # steps that passed a multiple of keep_every
+        self._agreed_batches = 0.0  # of a validation: ranks may have different numbers of them
+        self._written_step = -1
         self._stop = StopRequests()
         self._stopped_by = 0
 
@@ -79,6 +82,11 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._listen(trainer)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._seen_step = trainer.global_step
+        if self.best and not trainer.enable_validation:
+            raise UserError(
+                f"checkpoints.best is '{self.best}', but nothing is validated: set data.val, or best: null."
+            )
         if trainer.is_global_zero and self.best and trainer.ckpt_path:
             self._point("best.ckpt", self.best_step)
         if trainer.ckpt_path:
@@ -101,8 +109,10 @@ class Checkpoints(Checkpoint):
         if trainer.fit_loop._should_accumulate():
             return
         step = trainer.global_step
-        multiples = [n for n in (self.every_n_steps, self.keep_every) if n]
-        if step != self._saved_step and (any(step % n == 0 for n in multiples) or loops.is_last_step(trainer)):
+        keeps, passes = (bool(n) and step // n > self._seen_step // n for n in (self.keep_every, self.every_n_steps))
+        self._seen_step = step  # some tasks make several steps a batch
+        self._kept += [step] if keeps else []
+        if step != self._saved_step and (keeps or passes or loops.is_last_step(trainer)):
             self._due = 1
         if self._stopped_by:
             trainer._logger_connector.on_batch_end()  # which would come after the callbacks, as the row of this step
@@ -111,8 +121,13 @@ class Checkpoints(Checkpoint):
         if self._due and not loops.validation_follows(trainer):
             self._save(trainer)
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *others: Any, **more: Any) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._agreed_batches = self._agree.least(sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *others: Any, **more: Any) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._agreed_batches > 0:
+            self._agreed_batches -= 1
             self._hear()
             if self._stopped_by:
                 raise Stopped(self._stopped_by)
@@ -121,9 +136,12 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self.validation_due = False
+        before = self.best_step, self.best_value
         improved = self._improved(trainer)
-        if (improved or self._due) and trainer.global_step:
+        if (improved or self._due or trainer.should_stop) and trainer.global_step:
             self._save(trainer)
+            if self._saved_step != self._written_step:
+                self.best_step, self.best_value = before
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step != self._saved_step:
@@ -151,6 +169,8 @@ class Checkpoints(Checkpoint):
         return isinstance(exception, Exception) and trainer.world_size == 1 and progress.ready == progress.completed
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._agree.close()
         self._leave()
 
     def _leave(self) -> None:
@@ -180,6 +200,7 @@ class Checkpoints(Checkpoint):
             trainer.strategy.barrier()  # where the other ranks wait
         problem = trainer.strategy.broadcast(problem)
         self._saved_step, self._saved_at, self._due = step, time.monotonic(), 0
+        self._written_step = self._written_step if problem else step
         if problem and self.when_full == "stop":
             raise RunFailed(f"{problem[:-1]}; the checkpoint before is as it was. Make room and go on from it.")
         if problem:
@@ -203,9 +224,9 @@ class Checkpoints(Checkpoint):
         settle(self.folder)
 
     def _forget(self, last: int) -> None:
-        for path in self.folder.glob("step-*.ckpt"):
-            step = int(re.sub(r"\D", "", path.stem))
-            if step not in (last, self.best_step) and not (self.keep_every and step % self.keep_every == 0):
+        ours = {path: re.fullmatch(r"step-(\d{8,})\.ckpt", path.name) for path in self.folder.iterdir()}
+        for path, step in ((path, int(match[1])) for path, match in ours.items() if match):
+            if step not in (last, self.best_step, *self._kept):
                 doomed = self.folder / f".{path.name}.tmp-{os.getpid()}"  # so that no half of it is ever found
                 path.rename(doomed)
                 shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
@@ -240,11 +261,12 @@ class Checkpoints(Checkpoint):
         loops.count_finished_epoch(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_step": self.best_step, "best_value": self.best_value, "validation_due": self.validation_due}
+        best = {"best_step": self.best_step, "best_value": self.best_value}
+        return {**best, "kept": self._kept, "validation_due": self.validation_due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_step, self.best_value = state["best_step"], state["best_value"]
-        self.validation_due = state["validation_due"]
+        self._kept, self.validation_due = list(state["kept"]), state["validation_due"]
 
 
 def _finite(trainer: pl.Trainer) -> bool:

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from mmmask.errors import UserError
 from mmmask.files import written_whole
-from tasks.training import sharded
+from tasks.training import finding, sharded
 
 
 def to_full(folder: Path, file: Path) -> None:
@@ -27,6 +27,7 @@ def to_full(folder: Path, file: Path) -> None:
 def to_sharded(file: Path, folder: Path) -> None:
     """Make a sharded checkpoint of one file. (FullySharded reads files too, but all of them on each rank.)"""
     _refuse_existing(folder)
+    finding.checked(file)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

@@ -100,7 +100,8 @@ class EMA(pl.Callback):
 
 
 def _trained(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    named = module.named_parameters(remove_duplicate=False)  # tied weights have several names in a state dict
+    return {name: weight for name, weight in named if weight.requires_grad}
 
 
 def _parts(tensors: dict[str, Tensor]) -> list[Tensor]:

@@ -18,7 +18,8 @@ def named(name: str, root: Path) -> Path | None:
     if name not in ("last", "best"):
         return Path(name)
     found = [path for path in root.glob(f"run-*/checkpoints/{name}.ckpt") if path.exists()]
-    return max(found, key=lambda path: int(re.sub(r"\D", "", path.parts[-3]) or 0), default=None)
+    numbered = {path: int(match[1]) for path in found if (match := re.fullmatch(r"run-(\d+)", path.parts[-3]))}
+    return max(numbered, key=lambda path: numbered[path], default=None)
 
 
 def newest(run: Path) -> Path:
@@ -31,10 +32,12 @@ def newest(run: Path) -> Path:
 
 
 def of_checkpoint(path: Path, root: Path) -> Path | None:
-    """The run folder that a checkpoint belongs to, if it is one in `root`: going on from it continues that run."""
+    """The run in `root` whose last checkpoint this is: going on from it continues that run. Going on from any other
+    begins a run of its own, for what came after is not to be lost."""
     folder = path.absolute().parent.parent
-    is_run = path.parent.name == "checkpoints" and (folder / "config.yaml").is_file()
-    return folder if is_run and folder.parent == root.absolute() else None
+    last = folder / "checkpoints" / "last.ckpt"
+    is_last = last.exists() and last.samefile(path)
+    return folder if is_last and (folder / "config.yaml").is_file() and folder.parent == root.absolute() else None
 
 
 class Resumed(NamedTuple):
@@ -55,6 +58,6 @@ def checked(path: Path) -> Resumed:
         raise UserError(f"checkpoint {path} holds Python objects, which can run code: it is not loaded.") from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all. Take an older one.") from error
-    if not isinstance(content, dict) or "state_dict" not in content or "loops" not in content:
+    if not isinstance(content, dict) or not {"state_dict", "loops", "global_step"} <= content.keys():
         raise UserError(f"checkpoint {path} was not written by a training of mmmask, so it cannot be continued.")
     return Resumed(path, content["global_step"])

@@ -56,8 +56,6 @@ class Guards(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-        if not self._losses:  # a step without a loss, as manual optimisation may make
-            return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         mine = self._loss() / (scaler.get_scale() if scaler else 1)
         seen = torch.stack([mine.to(pl_module.device), _norm(weights).to(pl_module.device)])
@@ -65,7 +63,9 @@ class Guards(pl.Callback):
         if not math.isfinite(loss) or not (math.isfinite(norm) or scaler):
             self._end(trainer, pl_module, float(mine))
         elif not math.isfinite(norm):
+            self._losses = []
             self._leave_out(trainer)
+            return
         elif self._is_spike(loss):
             self.spikes += 1
             log.warning("step %d: the loss spikes to %.4g; %s", trainer.global_step, loss, _keys(self._batches))
@@ -73,9 +73,12 @@ class Guards(pl.Callback):
                 self._leave_out(trainer)
                 for weight in weights:
                     weight.grad = None  # no optimiser moves a weight without one
+                self._losses = []
                 return
         self._in_a_row = 0
-        self._recent.append(loss)
+        if self._losses:
+            self._recent.append(loss)
+        self._losses = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +89,9 @@ class Guards(pl.Callback):
             pl_module.log_dict({"guards/spikes": float(self.spikes), "guards/skipped_steps": float(self.skipped)})
 
     def _loss(self) -> Tensor:
-        """Of all batches of the step; Lightning has divided them by their number."""
+        """Of all batches of the step; Lightning has divided them by their number. 0 where the task gave none."""
+        if not self._losses:
+            return torch.zeros(())
         return torch.stack([loss.float().mean() for loss in self._losses]).sum()
 
     def _is_spike(self, loss: float) -> bool:

@@ -48,7 +48,8 @@ def gone(processes: list[subprocess.Popen[bytes]]) -> str | None:
     for rank, process in enumerate(processes, start=1):
         code = process.poll()
         if code:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            ended = f"ended with exit code {code} (see its message)"
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else ended
             return f"rank {rank} (process {process.pid}) {how}"
     return None
 
@@ -59,7 +60,7 @@ def who_is_gone(trainer: Any, within: float = 2.0) -> str:
     until = time.monotonic() + (within if processes else 0)
     while not (found := gone(processes)) and time.monotonic() < until:
         time.sleep(0.05)
-    return found or "another rank"
+    return found or "another rank is gone"
 
 
 def _watch(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -35,10 +37,12 @@ EVERY = 10.0  # seconds between two notes of how far a run is
 
 def begin(root: Path) -> Path:
     """A new folder `run-N` in `root`, of which no other process can have got the name too."""
-    number = 1 + max([int(path.name[4:]) for path in root.glob("run-*") if path.name[4:].isdigit()], default=0)
+    root.mkdir(parents=True, exist_ok=True)
+    taken = [int(match[1]) for path in root.iterdir() if (match := re.fullmatch(r"run-(\d+)", path.name))]
+    number = 1 + max(taken, default=0)
     while True:
         try:
-            (root / f"run-{number}").mkdir(parents=True)
+            (root / f"run-{number}").mkdir()
             return root / f"run-{number}"
         except FileExistsError:
             number += 1
@@ -62,6 +66,15 @@ class Metrics(CSVLogger):
 class _Rows(ExperimentWriter):
     def __init__(self, folder: str, resumed_step: int) -> None:
         super().__init__(folder)
+        self._resumed_step: int | None = resumed_step
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        if self._resumed_step is not None:  # only now is it sure that the run goes on
+            self._take_out_later_than(self._resumed_step)
+            self._resumed_step = None
+        super().log_metrics(metrics_dict, step)
+
+    def _take_out_later_than(self, resumed_step: int) -> None:
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
@@ -71,6 +84,12 @@ class _Rows(ExperimentWriter):
             rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < resumed_step]
         with written_whole(path) as stream:
             stream.write(_as_csv(self.metrics_keys, rows).encode())
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        with written_whole(Path(self.metrics_file_path)) as whole:
+            whole.write(_as_csv(fieldnames, rows).encode())
 
     def _check_log_dir_exists(self) -> None:
         """A folder with rows in it is what is expected here."""
@@ -85,18 +104,22 @@ def _as_csv(names: list[str], rows: list[dict[str, str]]) -> str:
 
 
 class RunRecord(pl.Callback):
-    """Keeps the folder for this process alone, and writes down where and how the run is: run.json."""
+    """Keeps the folder for this process alone, from now on, and writes down where and how the run is: run.json.
 
-    def __init__(self, folder: Path) -> None:
+    To be the last callback: a run has ended when its last checkpoint is written.
+    """
+
+    def __init__(self, folder: Path, holds: bool = True) -> None:
         self.folder = folder
         self._held = ExitStack()
+        if holds:
+            self._held.enter_context(only_writer(folder))
         self._written = 0.0
         self._ours = False
         self._began = datetime.now().isoformat(timespec="seconds")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.is_global_zero and stage == "fit":
-            self._held.enter_context(only_writer(self.folder))
             before = read(self.folder)
             self._began = before.get("began", self._began)
             self._ours = not before  # a run that is resumed is ours once it goes on
@@ -133,8 +156,7 @@ class RunRecord(pl.Callback):
 
     def _end(self, trainer: pl.Trainer, state: str) -> None:
         if trainer.is_global_zero and self._ours:
-            with suppress(UserError):  # on a full disk what ended the run is worth more
-                self._write(trainer, state)
+            self._write(trainer, state)
         self._held.close()
 
     def _write(self, trainer: pl.Trainer, state: str) -> None:
@@ -148,10 +170,10 @@ class RunRecord(pl.Callback):
             "updated": datetime.now().isoformat(timespec="seconds"),
             "host": socket.gethostname(),
             "processes": trainer.world_size,
-            "metrics": {name: value for name, value in metrics.items() if value == value},
+            "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         }
-        with written_whole(self.folder / "run.json") as stream:
-            stream.write(json.dumps(record, indent=1).encode())
+        with suppress(UserError), written_whole(self.folder / "run.json") as stream:  # what ends a run on a full disk
+            stream.write(json.dumps(record, indent=1).encode())  # is the checkpoint that it cannot write
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -160,7 +182,11 @@ def read(folder: Path) -> dict[str, Any]:
         record = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    metrics = record.get("metrics")
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)} if isinstance(metrics, dict) else {}
+    return {**{name: str(value) for name, value in record.items()}, "metrics": numbers}
 
 
 def state_of(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -24,29 +25,49 @@ class StopRequests:
     def __init__(self) -> None:
         self.received = 0  # the signal's number
         self._before: dict[int, Any] = {}
-        self._end: threading.Timer | None = None
+        self._pipe: tuple[int, int] | None = None
 
     def listen(self, signals: Iterable[int]) -> None:
         """Take these signals over, as far as this thread may."""
         if threading.current_thread() is threading.main_thread():
+            self._watch()
             for signum in signals:
                 before = signal.signal(signum, self._receive)
                 self._before.setdefault(signum, before)
 
     def leave(self) -> None:
         """Give the signals back to whom they belonged, unless Lightning has done so already."""
-        if self._end:
-            self._end.cancel()
+        if self._pipe:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])  # which ends the watching thread
+            self._pipe = None
         while self._before:
             signum, before = self._before.popitem()
             if signal.getsignal(signum) == self._receive:
                 signal.signal(signum, before)
 
+    def _watch(self) -> None:
+        """See to it that the second signal ends the process also if it hangs in foreign code, where Python handles no
+        signals: a thread hears of them through a pipe."""
+        if self._pipe:
+            return
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._end_if_stuck, args=[self._pipe[0]], daemon=True, name="signals").start()
+
+    def _end_if_stuck(self, pipe: int) -> None:
+        heard = 0
+        while received := os.read(pipe, 1):
+            heard += received[0] in self._before
+            if heard > 1:
+                if not select.select([pipe], [], [], GRACE)[0] or os.read(pipe, 1):
+                    os._exit(128 + received[0])
+                break
+        os.close(pipe)
+
     def _receive(self, signum: int, frame: object) -> None:
         if self.received:
-            self._end = threading.Timer(GRACE, os._exit, [128 + signum])
-            self._end.daemon = True
-            self._end.start()
             raise Stopped(signum, at_once=True)
         self.received = signum
         name = signal.Signals(signum).name
@@ -92,6 +113,14 @@ class Agreement:
         self._on_its_way = None
         work.wait()
         return numbers.tolist()
+
+    def least(self, mine: float) -> float:
+        """The smallest of a number over all ranks."""
+        if self._group is None:
+            return mine
+        number = torch.tensor(float(mine))
+        dist.all_reduce(number, dist.ReduceOp.MIN, self._group)
+        return number.item()
 
     def close(self) -> None:
         """Wait for what is still on its way, so that no rank leaves before the others have heard it."""

@@ -28,13 +28,22 @@ class WholeFiles(TorchCheckpointIO):
             with written_whole(path) as stream:
                 torch.save(checkpoint, stream)
         except (UserError, OSError, RuntimeError) as error:  # torch hides an OSError in a RuntimeError
-            raise UserError(f"cannot write {path}: {_room(checkpoint, path.parent)}.") from error
+            raise UserError(f"cannot write {path}: {_reason(error)} ({_room(checkpoint, path.parent)}).") from error
 
     def load_checkpoint(self, path: str | Path, *others: Any, **options: Any) -> dict[str, Any]:
         """A file, or the whole of a sharded checkpoint."""
         if sharded.is_sharded(Path(path)):
             return conversion.whole(Path(path))
         return super().load_checkpoint(path, *others, **options)
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def _room(checkpoint: dict[str, Any], folder: Path) -> str:

@@ -36,6 +36,16 @@ class Slow(pl.LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-6)
 
+class Uneven(pl.LightningDataModule):
+    def loader(self, count):
+        def batch(rows):
+            return {"tokens": torch.stack(rows)}
+        return torch.utils.data.DataLoader(torch.ones(count, 4), batch_size=1, collate_fn=batch)
+    def train_dataloader(self):
+        return self.loader(10)
+    def val_dataloader(self):
+        return self.loader(3 + 4 * self.trainer.global_rank)
+
 class Treacherous(Array):
     def __init__(self, field: str = "npy", end: str = "", at: int = 0):
         super().__init__(field)
@@ -203,6 +213,42 @@ def test_check_24_and_25_a_signal_ends_all_ranks_at_one_step(shards, tmp_path, s
     content = torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)
     assert content["global_step"] >= 10
     assert run.left() == []
+
+
+def test_ranks_with_different_numbers_of_validation_batches_do_not_wait_for_each_other(shards, tmp_path):
+    uneven = ["--data=slow_task.Uneven", "--trainer.max_steps=30", "--trainer.use_distributed_sampler=false"]
+    run = Run(tmp_path / "a", shards, "--trainer.devices=2", "--trainer.strategy=ddp", *uneven)
+    assert run.process.wait(timeout=60) == 0
+    assert run.left() == []
+
+
+def test_a_second_signal_ends_a_run_that_hangs_in_foreign_code(shards, tmp_path):
+    run = Run(tmp_path / "a", shards, "--trainer.devices=2", "--trainer.strategy=ddp")
+    run.wait_for_step(5)
+    (child,) = run.children()
+    os.kill(child, signal.SIGSTOP)  # rank 0 waits for it within gloo
+    time.sleep(1)
+    for _ in range(2):
+        run.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    assert run.process.wait(timeout=30) == 143
+    assert run.left() == []
+
+
+def test_a_resume_while_it_runs_is_refused_and_touches_nothing(shards, tmp_path):
+    run = Run(tmp_path / "a", shards, "--trainer.log_every_n_steps=1")
+    run.wait_for_step(10)
+    command = [sys.executable, "-m", "mmmask.cli", "resume", str(run.folder)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "a"), "OMP_NUM_THREADS": "1"}
+    second = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "another process is writing into" in second.stderr
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end(10)[0] == 143
+    lines = (run.folder / "metrics.csv").read_text().splitlines()
+    place = lines[0].split(",").index("step")
+    steps = {int(line.split(",")[place]) for line in lines[1:]}
+    assert steps == set(range(1, run.step()))  # speeds are told from the second step on
 
 
 def test_two_ranks_stopped_killed_and_resumed_are_the_two_that_were_not(shards, tmp_path):

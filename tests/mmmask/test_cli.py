@@ -263,7 +263,7 @@ def test_check_15_an_instantiator_in_a_checkpoint_is_never_called(mmmask, tmp_pa
     checkpoint, opened = tmp_path / "evil.ckpt", tmp_path / "opened"
     monkeypatch.setattr(os, "system", lambda command: opened.touch())
     parameters = {"_instantiator": "os.system", "_class_path": "os.system", "command": "anything"}
-    torch.save({"state_dict": {}, "loops": {}, "hyper_parameters": parameters}, checkpoint)
+    torch.save({"state_dict": {}, "loops": {}, "global_step": 0, "hyper_parameters": parameters}, checkpoint)
     with pytest.raises((KeyError, RuntimeError)):  # it lacks all the rest of a checkpoint
         mmmask("validate", "--config", DEMO, "--ckpt_path", checkpoint, *small(tmp_path))
     assert not opened.exists()

@@ -92,7 +92,9 @@ class Filling(SignalAt):
 def test_check_2_a_full_disk_ends_the_run_with_the_old_checkpoint_untouched(shards, tmp_path, full_disk):
     with pytest.raises(RunFailed) as failure:
         train(shards, tmp_path, Filling(6, full_disk), checkpoints={"every_n_steps": 4})
-    assert f"cannot write {tmp_path}/checkpoints/step-00000008.ckpt: it takes 0.0 MiB, " in str(failure.value)
+    assert f"cannot write {tmp_path}/checkpoints/step-00000008.ckpt: File too large (it takes 0.0 MiB, " in str(
+        failure.value
+    )
     assert "the checkpoint before is as it was" in str(failure.value)
     assert state(tmp_path)["global_step"] == 4
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "step-00000004.ckpt"]
@@ -120,6 +122,65 @@ def test_the_best_and_the_last_and_every_so_many_are_kept(shards, tmp_path):
     assert names["best.ckpt"] == "step-00000016.ckpt"
     assert names["last.ckpt"] == "step-00000024.ckpt"
     assert set(names) == {"best.ckpt", "last.ckpt", *(f"step-{n:08d}.ckpt" for n in (10, 16, 20, 24))}
+
+
+def test_files_of_others_in_the_folder_are_let_alone(shards, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    others = ["step-00000002-good.ckpt", "step-backup.ckpt", "step-step=5.ckpt"]
+    for name in others:
+        (tmp_path / "checkpoints" / name).touch()
+    train(shards, tmp_path, max_steps=4, checkpoints={"every_n_steps": 2})
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {*others, "last.ckpt", "step-00000004.ckpt"}
+
+
+def test_a_best_that_could_not_be_written_does_not_cost_the_best_before(shards, tmp_path, full_disk):
+    values = iter([0.5, 0.1, 0.7])
+
+    class Valued(Masked):
+        def on_validation_epoch_end(self):
+            if self.global_step == 16:
+                full_disk(2000)
+            if self.global_step == 24:
+                full_disk(resource.RLIM_INFINITY)
+            self.log("val/value", next(values))
+
+    train(shards, tmp_path, model=Valued(), checkpoints={"best": "val/value", "when_full": "go_on"})
+    assert state(tmp_path, "best.ckpt")["global_step"] == 8
+    assert state(tmp_path)["global_step"] == 24
+
+
+def test_early_stopping_and_going_on_makes_all_steps_of_the_epoch(shards, tmp_path):
+    class Stopping(SignalAt):
+        def on_validation_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step == 3
+
+    train(shards, tmp_path, Stopping(0), max_epochs=1, val_check_interval=3)
+    assert state(tmp_path)["global_step"] == 3
+    train(shards, tmp_path, max_epochs=1, val_check_interval=3)
+    assert state(tmp_path)["global_step"] == 8
+
+
+def test_several_steps_a_batch_do_not_step_over_a_checkpoint(shards, tmp_path):
+    class Twice(Masked):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            for _ in range(3):
+                self.optimizers().zero_grad()
+                self.manual_backward(self.loss(batch))
+                self.optimizers().step()
+
+    train(shards, tmp_path, model=Twice(), checkpoints={"keep_every": 10}, max_epochs=1)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert kept == ["step-00000012.ckpt", "step-00000021.ckpt", "step-00000024.ckpt"]
+
+
+def test_best_without_a_validation_is_refused(shards, tmp_path):
+    with pytest.raises(UserError, match="checkpoints.best is 'val/loss', but nothing is validated"):
+        train(shards, tmp_path, checkpoints={"best": "val/loss"}, limit_val_batches=0)
 
 
 def test_the_best_stays_the_best_across_a_resume(shards, tmp_path):

@@ -74,11 +74,11 @@ def test_what_cannot_be_converted_is_named(tmp_path, alone):
     for convert, source in ((to_full, tmp_path / "empty"), (to_sharded, alone / "3.ckpt")):
         with pytest.raises(UserError, match="6.ckpt exists already: choose another name"):
             convert(source, alone / "6.ckpt")
-    with pytest.raises(UserError, match="absent cannot be read"):
+    with pytest.raises(UserError, match="absent does not exist"):
         to_sharded(tmp_path / "absent", tmp_path / "folder")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write .*file/folder: .+ Choose another folder"):
         to_sharded(alone / "3.ckpt", tmp_path / "file/folder")
     os.truncate(alone / "3.ckpt", 100)
-    with pytest.raises(UserError, match="3.ckpt cannot be read"):
+    with pytest.raises(UserError, match="3.ckpt is damaged"):
         to_sharded(alone / "3.ckpt", tmp_path / "folder")

@@ -116,6 +116,14 @@ def test_what_the_guards_remember_survives_a_resume(shards, tmp_path):
     assert len(guards._recent) == 14
 
 
+def test_a_step_without_a_loss_is_let_through(shards, tmp_path):
+    class Sparing(Masked):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx % 2 else super().training_step(batch, batch_idx)
+
+    assert train(shards, tmp_path, Guards(spike=8), model=Sparing()).global_step == 24
+
+
 @pytest.mark.parametrize("options", [{"spike": -1}, {"window": 3}])
 def test_impossible_guards_are_refused(options):
     with pytest.raises(UserError, match="guards: spike must be 0 or more and window 10 or more"):

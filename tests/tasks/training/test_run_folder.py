@@ -40,6 +40,21 @@ def test_many_processes_never_get_the_same_folder(tmp_path):
     assert sorted(path.name for path in got) == sorted(f"run-{n}" for n in range(1, 21))
 
 
+def test_a_link_that_leads_nowhere_is_no_folder_for_runs(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "unmounted/disk")
+    with pytest.raises(OSError, match="File exists"):
+        run_folder.begin(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"metrics": [1], "state": 5}', '{"metrics": {"a": null}}'])
+def test_a_broken_record_does_not_hide_the_other_runs(shards, tmp_path, capsys, content):
+    run(shards, tmp_path / "run-1", max_steps=1)
+    (tmp_path / "run-2").mkdir()
+    (tmp_path / "run-2/run.json").write_text(content)
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
 def test_a_finished_a_stopped_and_a_failed_run_say_so(shards, tmp_path):
     run(shards, tmp_path / "run-1")
     run(shards, tmp_path / "run-2", SignalAt(5))
@@ -48,7 +63,7 @@ def test_a_finished_a_stopped_and_a_failed_run_say_so(shards, tmp_path):
     states = [run_folder.state_of(tmp_path / f"run-{n}") for n in (1, 2, 3)]
     assert states == ["finished", "stopped by SIGTERM", "failed: division by zero"]
     record = run_folder.read(tmp_path / "run-1")
-    assert (record["step"], record["epoch"]) == (24, 3)
+    assert (record["step"], record["epoch"]) == ("24", "3")
     assert record["metrics"]["val/loss"] > 0
 
 
@@ -136,7 +151,12 @@ def test_a_checkpoint_belongs_to_a_run_only_in_the_folder_of_runs_it_is_from(tmp
     run = tmp_path / "runs/run-1"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").touch()
-    checkpoint = run / "checkpoints/last.ckpt"
+    checkpoint, older = run / "checkpoints/last.ckpt", run / "checkpoints/step-00000001.ckpt"
+    (run / "checkpoints/step-00000002.ckpt").touch()
+    older.touch()
+    checkpoint.symlink_to("step-00000002.ckpt")
+    assert finding.of_checkpoint(checkpoint.resolve(), tmp_path / "runs") == run
+    assert finding.of_checkpoint(older, tmp_path / "runs") is None  # what came after it is not to be lost
     assert finding.of_checkpoint(checkpoint, tmp_path / "runs") == run
     assert finding.of_checkpoint(checkpoint, tmp_path / "other") is None
     assert finding.of_checkpoint(tmp_path / "runs/last.ckpt", tmp_path / "runs") is None
