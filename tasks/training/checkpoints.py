@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from mmmask.errors import RunFailed, Stopped, UserError
 from mmmask.files import settle, sweep
-from tasks.training import loops
+from tasks.training import finding, loops
 from tasks.training.ema import EMA
 from tasks.training.stopping import Agreement, StopRequests
 
@@ -198,6 +198,8 @@ class Checkpoints(Checkpoint):
         except UserError as error:
             problem = str(error)
             trainer.strategy.barrier()  # where the other ranks wait
+        if self._written_step < 0 and not problem and trainer.is_global_zero:
+            problem = _unreadable(self._path(step))
         problem = trainer.strategy.broadcast(problem)
         self._saved_step, self._saved_at, self._due = step, time.monotonic(), 0
         self._written_step = self._written_step if problem else step
@@ -267,6 +269,15 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_step, self.best_value = state["best_step"], state["best_value"]
         self._kept, self.validation_due = list(state["kept"]), state["validation_due"]
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why no run will go on from a checkpoint that was just written: better known at the first than at the last."""
+    try:
+        finding.checked(path)
+    except UserError as error:
+        return f"{error} Have tasks and callbacks put plain values and tensors into their states."
+    return None
 
 
 def _finite(trainer: pl.Trainer) -> bool:

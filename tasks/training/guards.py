@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
@@ -111,7 +112,7 @@ class Guards(pl.Callback):
         if not all(bool(value.isfinite().all()) for value in self._losses) or trainer.world_size == 1:
             path = folder / f"not-finite-step-{trainer.global_step}-rank-{trainer.global_rank}.pt"
             folder.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as stream:
+            with suppress(UserError), written_whole(path) as stream:  # on a full disk the rest is worth telling
                 torch.save(self._batches, stream)
             mine = (
                 f"rank {trainer.global_rank}: {_cause(self._batches, pl_module, loss)}; {_keys(self._batches)}; {path}"

@@ -178,6 +178,16 @@ def test_several_steps_a_batch_do_not_step_over_a_checkpoint(shards, tmp_path):
     assert kept == ["step-00000012.ckpt", "step-00000021.ckpt", "step-00000024.ckpt"]
 
 
+def test_a_state_that_no_resume_would_read_is_told_at_the_first_checkpoint(shards, tmp_path):
+    class Odd(Masked):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["mine"] = Path("a")
+
+    with pytest.raises(RunFailed, match=r"holds Python objects.*Have tasks and callbacks put plain values"):
+        train(shards, tmp_path, model=Odd(), checkpoints={"every_n_steps": 2})
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
+
+
 def test_best_without_a_validation_is_refused(shards, tmp_path):
     with pytest.raises(UserError, match="checkpoints.best is 'val/loss', but nothing is validated"):
         train(shards, tmp_path, checkpoints={"best": "val/loss"}, limit_val_batches=0)
