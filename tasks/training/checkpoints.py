@@ -63,6 +63,7 @@ class Checkpoints(Checkpoint):
         self._kept: list[int] = []  # steps that passed a multiple of keep_every
         self._agreed_batches = 0.0  # of a validation: ranks may have different numbers of them
         self._written_step = -1
+        self._catches_up = False  # with a validation that was due when the run was stopped
         self._stop = StopRequests()
         self._stopped_by = 0
 
@@ -90,7 +91,9 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self.best and trainer.ckpt_path:
             self._point("best.ckpt", self.best_step)
         if trainer.ckpt_path:
+            self._catches_up = True
             loops.go_on(trainer, self.validation_due)
+            self._catches_up = False
 
     def _listen(self, trainer: pl.Trainer) -> None:
         environment = trainer._accelerator_connector.cluster_environment
@@ -138,7 +141,10 @@ class Checkpoints(Checkpoint):
         self.validation_due = False
         before = self.best_step, self.best_value
         improved = self._improved(trainer)
-        if (improved or self._due or trainer.should_stop) and trainer.global_step:
+        if self._catches_up:  # the checkpoint of this step is the one that was resumed
+            if improved and trainer.is_global_zero:
+                self._point("best.ckpt", self.best_step)
+        elif (improved or self._due or trainer.should_stop) and trainer.global_step:
             self._save(trainer)
             if self._saved_step != self._written_step:
                 self.best_step, self.best_value = before

@@ -64,6 +64,25 @@ def test_check_3_stopped_twice_and_resumed_it_is_the_same_run(shards, tmp_path, 
     compare(shards, tmp_path, [[SignalAt(batch, stage)], [SignalAt(3)]], **SETTINGS[settings])
 
 
+@pytest.mark.parametrize("batch", [2, 9])
+@pytest.mark.parametrize("settings", ["plain", "validating within epochs"])
+def test_the_best_found_in_a_validation_that_was_caught_up_with_is_kept(shards, tmp_path, settings, batch):
+    class Crash(SignalAt):
+        def count(self):
+            raise RuntimeError("right after the validation")
+
+    options, run = {**SETTINGS[settings], "checkpoints": {"best": "val/loss"}}, tmp_path / "stopped"
+    train(shards, run, SignalAt(batch, "validation"), **logged(run), **options)
+    with pytest.raises(RuntimeError, match="right after"):
+        train(shards, run, Crash(0), **logged(run), **options)
+    train(shards, run, **logged(run), **options)
+    train(shards, tmp_path / "quiet", **logged(tmp_path / "quiet"), **options)
+    assert differences(what_counts(run), what_counts(tmp_path / "quiet")) == []
+    assert rows(run) == rows(tmp_path / "quiet")
+    steps = {state(tmp_path / name, "best.ckpt")["global_step"] for name in ("quiet", "stopped")}
+    assert len(steps) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("workers", [0, 2])
