@@ -91,8 +91,10 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self.best and trainer.ckpt_path:
             self._point("best.ckpt", self.best_step)
         if trainer.ckpt_path:
-            self._catches_up = True
+            self._catches_up = self.validation_due
             loops.go_on(trainer, self.validation_due)
+            if self._catches_up:
+                self._save(trainer)  # with nothing due any more
             self._catches_up = False
 
     def _listen(self, trainer: pl.Trainer) -> None:
@@ -141,10 +143,7 @@ class Checkpoints(Checkpoint):
         self.validation_due = False
         before = self.best_step, self.best_value
         improved = self._improved(trainer)
-        if self._catches_up:  # the checkpoint of this step is the one that was resumed
-            if improved and trainer.is_global_zero:
-                self._point("best.ckpt", self.best_step)
-        elif (improved or self._due or trainer.should_stop) and trainer.global_step:
+        if not self._catches_up and (improved or self._due or trainer.should_stop) and trainer.global_step:
             self._save(trainer)
             if self._saved_step != self._written_step:
                 self.best_step, self.best_value = before
