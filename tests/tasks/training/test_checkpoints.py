@@ -69,29 +69,45 @@ def test_what_a_killed_writer_left_is_swept_at_the_next_start(shards, tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "step-00000002.ckpt"]
 
 
-@pytest.fixture
-def full_disk():
-    """A function after which no file can grow beyond so many bytes."""
+class Disk:
+    """No file of this process can grow beyond so many bytes, once it is full."""
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, self.before[1]))
+
+    def free(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Before pytest tells of the test, for its output may be a file too."""
+        self.free()
+
+
+@pytest.fixture
+def disk():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return Disk()
 
 
 class Filling(SignalAt):
-    def __init__(self, step, fill):
+    def __init__(self, step, disk):
         super().__init__(step)
-        self.fill = fill
+        self.disk = disk
 
     def count(self):
         self.seen += 1
         if self.seen == self.batch:
-            self.fill(2000)
+            self.disk.fill()
 
 
-def test_check_2_a_full_disk_ends_the_run_with_the_old_checkpoint_untouched(shards, tmp_path, full_disk):
-    with pytest.raises(RunFailed) as failure:
-        train(shards, tmp_path, Filling(6, full_disk), checkpoints={"every_n_steps": 4})
+def test_check_2_a_full_disk_ends_the_run_with_the_old_checkpoint_untouched(shards, tmp_path, disk):
+    with disk, pytest.raises(RunFailed) as failure:
+        train(shards, tmp_path, Filling(6, disk), checkpoints={"every_n_steps": 4})
     assert f"cannot write {tmp_path}/checkpoints/step-00000008.ckpt: File too large (it takes 0.0 MiB, " in str(
         failure.value
     )
@@ -100,10 +116,10 @@ def test_check_2_a_full_disk_ends_the_run_with_the_old_checkpoint_untouched(shar
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "step-00000004.ckpt"]
 
 
-def test_check_2_or_the_run_goes_on_without_it(shards, tmp_path, full_disk, caplog):
+def test_check_2_or_the_run_goes_on_without_it(shards, tmp_path, disk, caplog):
     saving = {"every_n_steps": 4, "when_full": "go_on"}
-    with caplog.at_level(logging.WARNING):
-        trainer = train(shards, tmp_path, Filling(6, full_disk), checkpoints=saving)
+    with disk, caplog.at_level(logging.WARNING):
+        trainer = train(shards, tmp_path, Filling(6, disk), checkpoints=saving)
     assert trainer.global_step == 24
     assert "The run goes on without this checkpoint." in caplog.text
     assert state(tmp_path)["global_step"] == 4
@@ -134,18 +150,19 @@ def test_files_of_others_in_the_folder_are_let_alone(shards, tmp_path):
     assert names == {*others, "last.ckpt", "step-00000004.ckpt"}
 
 
-def test_a_best_that_could_not_be_written_does_not_cost_the_best_before(shards, tmp_path, full_disk):
+def test_a_best_that_could_not_be_written_does_not_cost_the_best_before(shards, tmp_path, disk):
     values = iter([0.5, 0.1, 0.7])
 
     class Valued(Masked):
         def on_validation_epoch_end(self):
             if self.global_step == 16:
-                full_disk(2000)
+                disk.fill()
             if self.global_step == 24:
-                full_disk(resource.RLIM_INFINITY)
+                disk.free()
             self.log("val/value", next(values))
 
-    train(shards, tmp_path, model=Valued(), checkpoints={"best": "val/value", "when_full": "go_on"})
+    with disk:
+        train(shards, tmp_path, model=Valued(), checkpoints={"best": "val/value", "when_full": "go_on"})
     assert state(tmp_path, "best.ckpt")["global_step"] == 8
     assert state(tmp_path)["global_step"] == 24
 
