@@ -1,24 +1,48 @@
-"""Multi-head self-attention on a set of tokens."""
+"""Multi-head attention: over the tokens themselves, a memory, or both."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.transformer.rules import Scores, attend
 
 
 class Attention(nn.Module):
-    """All tokens attend to all: `(B, N, dim) -> (B, N, dim)`."""
+    """Tokens look at each other and, with `reads`, at a memory too, under one softmax: `(B, N, dim) -> (B, N, dim)`.
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Keys and values of the memory have projections of their own (ENAT). Without `own`, the memory is all they see.
+    """
+
+    def __init__(self, dim: int, heads: int, own: bool = True, reads: bool = False, bias: bool = True) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"Attention: dim {dim} does not divide into {heads} heads; choose a multiple.")
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        if own:
+            self.qkv = nn.Linear(dim, 3 * dim, bias)
+        else:
+            self.q = nn.Linear(dim, dim, bias)
+        if reads:
+            self.kv_memory = nn.Linear(dim, 2 * dim, bias)
+        self.own = own
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, D/H)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, memory: Tensor | None = None, scores: Scores | None = None) -> Tensor:
+        """Keys stand in the order memory `(B, M, dim)`, then `x`; `scores` are over them."""
+        if self.own:
+            q, k, v = self._heads(self.qkv(x), 3)
+        else:
+            (q,), k, v = self._heads(self.q(x), 1), None, None
+        if memory is not None:
+            k_memory, v_memory = self._heads(self.kv_memory(memory), 2)
+            k = k_memory if k is None else torch.cat([k_memory, k], 2)
+            v = v_memory if v is None else torch.cat([v_memory, v], 2)
+        assert k is not None
+        assert v is not None
+        return self.out(attend(q, k, v, scores).transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """`parts` tensors `(B, H, N, Dh)` of one `(B, N, parts * dim)`."""
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()

@@ -1,23 +1,112 @@
-"""The pre-norm transformer block."""
+"""The pre-norm transformer block, with the few switches in which the families differ."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
 from mmmask.transformer.attention import Attention
+from mmmask.transformer.rules import Scores
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the blocks of a family are made.
+
+    `adaptive`: shift, scale and gate of each part come from a condition, and start at zero (adaLN-zero).
+    """
+
+    mlp_ratio: float = 4.0
+    gelu: Literal["exact", "tanh"] = "exact"
+    qkv_bias: bool = True
+    norm_eps: float = 1e-5
+    adaptive: bool = False
+
+
+PLAIN = Style()
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm with weights of its own or, if adaptive, with a shift and scale `(B, 1, dim)` that are given."""
+
+    def __init__(self, dim: int, style: Style) -> None:
+        super().__init__(dim, style.norm_eps, elementwise_affine=not style.adaptive)
+
+    def forward(self, x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        x = super().forward(x)
+        return x if shift is None or scale is None else torch.addcmul(shift, x, 1 + scale)
+
+
+class Mlp(nn.Sequential):
+    """Two layers with GELU between: `(B, N, dim) -> (B, N, dim)`."""
+
+    def __init__(self, dim: int, style: Style) -> None:
+        hidden = int(dim * style.mlp_ratio)
+        gelu = nn.GELU(approximate="none" if style.gelu == "exact" else "tanh")
+        super().__init__(nn.Linear(dim, hidden), gelu, nn.Linear(hidden, dim))
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each added to what came in: `(B, N, dim) -> (B, N, dim)`."""
+    """Attention, then an MLP, each added to what came in: `(B, N, dim) -> (B, N, dim)`.
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    `reads`: attention sees a memory beside the tokens (`read`), or after them in a step of its own (`cross`).
+    `long_skip`: what an earlier block gave is merged into what comes in.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        style: Style = PLAIN,
+        reads: Literal["no", "read", "cross"] = "no",
+        long_skip: bool = False,
+    ) -> None:
         super().__init__()
-        hidden = int(dim * mlp_ratio)
-        self.norm_attention = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads)
-        self.norm_mlp = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        if long_skip:
+            self.merge = nn.Linear(2 * dim, dim)
+        self.norm_attention = Norm(dim, style)
+        self.attention = Attention(dim, heads, reads=reads == "read", bias=style.qkv_bias)
+        if reads != "no":
+            self.norm_memory = Norm(dim, style)
+        if reads == "cross":
+            self.norm_cross = Norm(dim, style)
+            self.cross = Attention(dim, heads, own=False, reads=True, bias=style.qkv_bias)
+        self.norm_mlp = Norm(dim, style)
+        self.mlp = Mlp(dim, style)
+        self.reads, self.long_skip = reads, long_skip
+        self.parts = 8 if reads == "read" else 6  # shift, scale (and those of the memory), gate; shift, scale, gate
+        if style.adaptive:
+            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, self.parts * dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_attention(x))
-        return x + self.mlp(self.norm_mlp(x))
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        modulation: Tensor | None = None,
+        scores: Scores | None = None,
+        memory_scores: Scores | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """`memory` (B, M, dim); `modulation` (B, parts * dim), as the module of that name makes it of a condition.
+
+        `scores` are those of attention, over memory and tokens if it reads; `memory_scores` those of a `cross` step.
+        """
+        if self.long_skip:
+            assert skip is not None
+            x = self.merge(torch.cat([x, skip], -1))
+        parts = [None] * self.parts if modulation is None else modulation[:, None].chunk(self.parts, -1)
+        shift, scale, *of_memory, gate, shift_mlp, scale_mlp, gate_mlp = parts
+        seen = None
+        if self.reads == "read" and memory is not None:
+            seen = self.norm_memory(memory, *of_memory)
+        x = _add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores), gate)
+        if self.reads == "cross" and memory is not None:
+            x = x + self.cross(self.norm_cross(x), self.norm_memory(memory), memory_scores)
+        return _add(x, self.mlp(self.norm_mlp(x, shift_mlp, scale_mlp)), gate_mlp)
+
+
+def _add(x: Tensor, more: Tensor, gate: Tensor | None) -> Tensor:
+    return x + more if gate is None else torch.addcmul(x, gate, more)

@@ -1,0 +1,23 @@
+"""Which token it is: features compared with the words of the vocabulary (BERT's head)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenLogits(nn.Module):
+    """`(B, N, dim)` to logits `(B, N, vocab_size)`; the words come from the embedding, without gradient to it."""
+
+    def __init__(self, dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.trunc_normal_(self.project.weight, std=0.02)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, features: Tensor, words: Tensor) -> Tensor:
+        x = self.norm(F.gelu(self.project(features)))
+        return F.linear(x, words.detach(), self.bias)

@@ -1,0 +1,21 @@
+"""Masking: which tokens are known and which are asked."""
+
+from mmmask.masking.patterns import BlockPattern, Pattern, RandomPattern
+from mmmask.masking.ratios import Beta, Cosine, Fixed, Ratio, TruncatedNormal, Uniform
+from mmmask.masking.sampler import MaskContext, MaskSampler, RatioMask, split
+
+__all__ = [
+    "Beta",
+    "BlockPattern",
+    "Cosine",
+    "Fixed",
+    "MaskContext",
+    "MaskSampler",
+    "Pattern",
+    "RandomPattern",
+    "Ratio",
+    "RatioMask",
+    "TruncatedNormal",
+    "Uniform",
+    "split",
+]

@@ -1,0 +1,69 @@
+"""Splits with exact counts: a law says how many tokens are asked, a pattern which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from mmmask.masking.patterns import Pattern, RandomPattern
+from mmmask.masking.ratios import Beta, Ratio
+from mmmask.tokens import Split, TokenSet
+
+
+@dataclass(frozen=True)
+class MaskContext:
+    """What a sampler may look at: how far training is (0..1), and a score for each token `(B, N)`."""
+
+    progress: float = 0.0
+    scores: Tensor | None = None
+
+
+NO_CONTEXT = MaskContext()
+
+
+class MaskSampler(Protocol):
+    """Pure given the generator; counts are exact; drawn on the CPU, whatever trains."""
+
+    def __call__(
+        self, tokens: TokenSet, context: MaskContext = NO_CONTEXT, generator: torch.Generator | None = None
+    ) -> Split: ...
+
+
+class RatioMask:
+    """Draws a share of asked tokens `per` sample or batch; at least one token is asked, and `keep` stay known."""
+
+    def __init__(
+        self,
+        ratio: Ratio | None = None,
+        pattern: Pattern | None = None,
+        per: Literal["sample", "batch"] = "sample",
+        keep: int = 0,
+    ) -> None:
+        self.ratio, self.pattern, self.per, self.keep = ratio or Beta(), pattern or RandomPattern(), per, keep
+
+    def __call__(
+        self, tokens: TokenSet, context: MaskContext = NO_CONTEXT, generator: torch.Generator | None = None
+    ) -> Split:
+        batch, length = tokens.modality.shape
+        ratio = self.ratio(batch if self.per == "sample" else 1, generator)
+        asked = (ratio * length).round().long().clamp(1, length - self.keep).expand(batch)
+        return split(self.pattern(batch, length, generator), asked)
+
+
+def split(order: Tensor, asked: Tensor) -> Split:
+    """The first so many `(B,)` tokens of each order `(B, L)` are asked, the others known."""
+    length = order.shape[1]
+    most, fewest = int(asked.max()), int(asked.min())
+    if most == fewest:
+        return Split(order[:, most:], order[:, :most])
+    place = torch.arange(length)
+    known = length - asked[:, None]
+    return Split(
+        order.flip(1)[:, : length - fewest],
+        order[:, :most],
+        place[: length - fewest] < known,
+        place[:most] < asked[:, None],
+    )

@@ -1,0 +1,1 @@
+"""Published checkpoints, read and written; and our own format."""

@@ -1,0 +1,27 @@
+"""Synthesis of images from tokens: the model, schedules as data, the decoding loop."""
+
+from mmmask.synthesis.generator import Context, ImageGenerator
+from mmmask.synthesis.noise import Noise
+from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
+from mmmask.synthesis.sampling import Decoded, Sampler
+from mmmask.synthesis.schedules import AUTONAT_8, Schedule, Step, autonat, constant, cosine, enat, linear
+
+__all__ = [
+    "AUTONAT_8",
+    "Confident",
+    "Context",
+    "Decoded",
+    "ImageGenerator",
+    "Noise",
+    "Order",
+    "Sampler",
+    "Schedule",
+    "Shuffled",
+    "Spread",
+    "Step",
+    "autonat",
+    "constant",
+    "cosine",
+    "enat",
+    "linear",
+]

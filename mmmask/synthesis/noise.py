@@ -1,0 +1,49 @@
+"""Random numbers for decoding: a function of seed, step and place alone.
+
+So the images of a seed do not depend on the batch they are made in, on the device, or on what else was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# SplitMix64 (Steele, Lea, Flood 2014); as signed numbers, for torch multiplies them modulo 2^64.
+GOLDEN, FIRST, SECOND = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+DRAWS, CONFIDENCES = 0, 1  # what numbers are for: two uses never share them
+
+
+class Noise:
+    """Numbers for samples with these seeds `(B,)`, at places `(B, n)` of their token grids."""
+
+    def __init__(self, seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
+        self.seeds = torch.as_tensor(seeds, dtype=torch.int64, device=device)
+
+    def choose(self, logits: Tensor, step: int, places: Tensor) -> Tensor:
+        """One word `(B, n)` for each place, by the probabilities of `logits` `(B, n, V)`."""
+        chances = logits.softmax(-1).cumsum(-1)
+        threshold = self._uniform(step, DRAWS, places)[..., None] * chances[..., -1:]
+        return (chances <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+    def gumbel(self, step: int, places: Tensor) -> Tensor:
+        """Standard Gumbel noise `(B, n)`."""
+        return -(-self._uniform(step, CONFIDENCES, places).log()).log()
+
+    def _uniform(self, step: int, use: int, places: Tensor) -> Tensor:
+        """Numbers strictly between 0 and 1, in float32."""
+        stream = _mix(self.seeds + (2 * step + use + 1) * GOLDEN)
+        bits = _mix(stream[:, None] + (places + 1) * GOLDEN)
+        return ((_shifted(bits, 41)).float() + 0.5) / 2**23
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * FIRST
+    x = (x ^ _shifted(x, 27)) * SECOND
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Shifted right without the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,58 @@
+"""Which of the tokens drawn in a step are kept: those with the highest scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from scipy.stats import qmc
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.synthesis.noise import Noise
+
+
+class Order(Protocol):
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+        """Scores `(B, n)` of words drawn with these log-probabilities `(B, n)` at these places of `length`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Confident:
+    """The likeliest first, blurred by noise of the weight `remask` (MaskGIT, AutoNAT, ENAT)."""
+
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+        return chances + remask * noise.gumbel(step, places) if remask else chances
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Along the Halton sequence, which spreads evenly over the picture (Besnier et al. 2025); looks at no word."""
+
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+        return -halton(length).to(places.device)[places].to(chances.dtype)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """In random order."""
+
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+        return noise.gumbel(0, places)  # the same order at each step
+
+
+@lru_cache
+def halton(length: int) -> Tensor:
+    """The rank `(length,)` of each cell of a square grid: when the 2-d Halton sequence first falls into it."""
+    side = round(length**0.5)
+    if side * side != length:
+        raise UserError(f"the Halton order needs a square grid; {length} tokens make none.")
+    points = qmc.Halton(2, scramble=False)
+    first: dict[int, int] = {}
+    while len(first) < length:
+        for x, y in (points.random(length) * side).astype(int):
+            first.setdefault(int(y) * side + int(x), len(first))
+    return torch.tensor([first[cell] for cell in range(length)])

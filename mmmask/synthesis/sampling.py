@@ -1,0 +1,197 @@
+"""The decoding loop: from blank tokens to an image, a few tokens at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.synthesis.generator import Context, ImageGenerator
+from mmmask.synthesis.noise import Noise
+from mmmask.synthesis.orders import Confident, Order
+from mmmask.synthesis.schedules import Schedule, Step, cosine
+from mmmask.tokens import BLANK, Memory, Split, TokenSet
+
+
+class Decoded(NamedTuple):
+    """Where decoding is after a step: ids `(B, L)`, BLANK where still masked, and how many forward passes it took."""
+
+    ids: Tensor
+    evaluations: int  # of samples: 2 for each with guidance, else 1
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How to decode. Words may be limited to the `top_k` likeliest, or the likeliest that make up `top_p`.
+
+    `reuse`: encode each token once, if the model can (ENAT); without it all known tokens are encoded at each step.
+    """
+
+    schedule: Schedule = field(default_factory=cosine)
+    order: Order = field(default_factory=Confident)
+    top_k: int | None = None
+    top_p: float | None = None
+    reuse: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.top_k is not None and self.top_k < 1) or (self.top_p is not None and not 0 < self.top_p <= 1):
+            raise UserError(
+                f"sampling: top_k must be 1 or more and top_p above 0, at most 1; they are {self.top_k}, {self.top_p}."
+            )
+
+    def sample(
+        self, model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None = None
+    ) -> Tensor:
+        """Token ids `(B, L)` for classes `(B,)` or texts; see `steps`."""
+        *_, last = self.steps(model, given, noise, ids)
+        return last.ids
+
+    @torch.no_grad()
+    def steps(
+        self,
+        model: ImageGenerator,
+        given: Tensor,
+        noise: Noise | Sequence[int],
+        ids: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Iterator[Decoded]:
+        """Decode step by step, for the classes or texts `given`. `noise`: a seed for each sample.
+
+        Of `ids` `(B, L)` only blanks are filled (inpainting). `guidance` `(B,)` multiplies that of the schedule.
+        """
+        length, device = model.modality.length, given.device
+        if not isinstance(noise, Noise):
+            noise = Noise(noise, device)
+        if ids is None:
+            ids = torch.full((len(given), length), BLANK, device=device)
+        _check(model, given, ids)
+        contexts = _Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
+        rest = _Rest(ids, self.schedule)
+        split, memory, evaluations = rest.split(), None, 0
+        for number, step in enumerate(self.schedule.steps):
+            tokens = model.tokens(ids)
+            logits, memory, branches = contexts.answer(tokens, split, step, memory)
+            evaluations += branches * len(given)
+            logits = self._likely(logits)
+            words = _draw(logits, step.temperature, number, split.asked, noise)
+            chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
+            scores = self.order(chances, split.asked, length, number, step.remask, noise)
+            ids = rest.reveal(ids, words, scores)
+            memory = memory if self.reuse else None
+            split = rest.split(None if self.reuse else ids)
+            yield Decoded(ids, evaluations)
+
+    def _likely(self, logits: Tensor) -> Tensor:
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            logits = logits.masked_fill(logits < logits.topk(self.top_k).values[..., -1:], -torch.inf)
+        if self.top_p is not None:
+            ordered, places = logits.sort(-1, descending=True)
+            chances = ordered.softmax(-1)
+            beyond = chances.cumsum(-1) - chances >= self.top_p  # the likeliest always stays
+            logits = logits.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
+        return logits
+
+
+class _Contexts:
+    """Contexts with and without what is given, as one batch; the second half is asked only where it counts."""
+
+    def __init__(self, model: ImageGenerator, given: Tensor, guided: bool, factor: Tensor | None) -> None:
+        self.model, self.n, self.factor = model, len(given), factor
+        self.both = model.context(torch.cat([given, model.nothing(given)]) if guided else given)
+        self.guided = guided
+
+    def answer(
+        self, tokens: TokenSet, split: Split, step: Step, memory: Memory | None
+    ) -> tuple[Tensor, Memory | None, int]:
+        """Guided logits `(B, A, V)` in float32, the memory of all branches, how many branches were asked."""
+        fills_memory = self.model.reuses and split.known.shape[1] > 0
+        if not self.guided or (step.guidance == 0 and memory is None and not fills_memory):
+            logits, memory = self.model(tokens, split, self._first() if self.guided else self.both, memory)
+            return logits.float(), None if self.guided else memory, 1
+        logits, memory = self.model(tokens.map(_twice), split.map(_twice), self.both, memory)
+        with_given, without = logits.float().chunk(2)
+        weight = step.guidance if self.factor is None else step.guidance * self.factor[:, None, None]
+        return with_given + weight * (with_given - without), memory, 2
+
+    def _first(self) -> Context:
+        """The half with what is given."""
+        tokens, condition = self.both
+        if tokens is not None:
+            tokens = tokens.map(lambda part: part[: self.n])
+        if condition is not None:
+            condition = type(condition)(*([part[: self.n] for part in side] for side in condition))
+        return Context(tokens, condition)
+
+
+class _Rest:
+    """Which places are still blank, and which have been filled since the last step; all by gathers of fixed shape."""
+
+    def __init__(self, ids: Tensor, schedule: Schedule) -> None:
+        left = torch.tensor([schedule.counts(n) for n in (ids == BLANK).sum(1).tolist()]).T  # (S + 1, B) on the host
+        self.most = left.amax(1).tolist()
+        self.revealed = (left[:-1] - left[1:]).amax(1).tolist()
+        self.even = bool((left == left[:, :1]).all())
+        self.left, self.length, self.step = left[..., None].to(ids.device), ids.shape[1], 0
+        self.asked = _places(ids == BLANK, self.most[0])
+        self.known, self.known_valid = self._all_known(ids)
+
+    def split(self, ids: Tensor | None = None) -> Split:
+        """What is asked, and what is known: since the last step or, of `ids`, altogether."""
+        known, known_valid = (self.known, self.known_valid) if ids is None else self._all_known(ids)
+        asked_valid = None if self.even else _up_to(self.left[self.step], self.asked)
+        return Split(known, self.asked, known_valid, asked_valid)
+
+    def reveal(self, ids: Tensor, words: Tensor, scores: Tensor) -> Tensor:
+        """Fill in the words with the highest scores; those `(B, n)` with the lowest stay blank for the next step."""
+        now, then, asked = self.left[self.step], self.left[self.step + 1], self.asked
+        if not self.even:
+            scores = scores.masked_fill(~_up_to(now, asked), torch.inf)
+        rising = scores.argsort(1)
+        # The places from `then` to `now`; a sample with fewer goes round to others, whose ids it leaves as they are.
+        slots = torch.arange(self.revealed[self.step], device=ids.device) + then
+        chosen = rising.gather(1, slots % asked.shape[1])
+        self.known, words = asked.gather(1, chosen), words.gather(1, chosen)
+        if not self.even:
+            self.known_valid = slots < now
+            words = torch.where(self.known_valid, words, ids.gather(1, self.known))
+        else:
+            self.known_valid = None
+        self.step += 1
+        self.asked = asked.gather(1, rising[:, : self.most[self.step]])
+        return ids.scatter(1, self.known, words)
+
+    def _all_known(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        known = self.length - self.left[self.step]
+        places = _places(ids != BLANK, self.length - int(self.left[self.step].min()))
+        return places, None if self.even else _up_to(known, places)
+
+
+def _places(which: Tensor, most: int) -> Tensor:
+    """The first so many places `(B, most)`, those that are meant before the others."""
+    return which.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+
+
+def _up_to(count: Tensor, like: Tensor) -> Tensor:
+    return torch.arange(like.shape[1], device=like.device) < count
+
+
+def _draw(logits: Tensor, temperature: float, step: int, places: Tensor, noise: Noise) -> Tensor:
+    return noise.choose(logits / temperature, step, places) if temperature else logits.argmax(-1)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x])
+
+
+def _check(model: ImageGenerator, given: Tensor, ids: Tensor) -> None:
+    if len(given) != len(ids):
+        raise UserError(f"{len(given)} classes or texts are given for {len(ids)} images; give one for each.")
+    model.backbone.embedding.check(model.modality.name, ids)
+    if model.classes is not None and not given.is_floating_point():
+        wrong = given[(given >= model.classes) | (given < BLANK)]
+        if len(wrong):
+            raise UserError(f"class {wrong[0].item()} is out of range: the model knows 0 to {model.classes - 1}.")

@@ -1,0 +1,137 @@
+"""The few data types that travel between rooms: tokens, which of them are known and asked, and the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmask.errors import UserError
+
+BLANK = -1  # the id of a token whose content is not known; no codebook has it
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which tokens of each sample are known and which are asked: indices `(B, K)` and `(B, A)`.
+
+    Rows are as long as the longest; where samples have fewer, `*_valid` is false, and the place is one that is not
+    meant elsewhere in the row. None: all are valid.
+    """
+
+    known: Tensor
+    asked: Tensor
+    known_valid: Tensor | None = None
+    asked_valid: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Split:
+        """All tensors changed in the same way."""
+        parts = (self.known, self.asked, self.known_valid, self.asked_valid)
+        return Split(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Tokens of any modalities, one flat set per sample; all tensors are `(B, N)`, `values` `(B, N, C)`.
+
+    Discrete tokens have `ids`, continuous ones `values`. `valid` is None where no token is padding.
+    """
+
+    modality: Tensor
+    position: Tensor
+    ids: Tensor | None = None
+    values: Tensor | None = None
+    valid: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The number of tokens of each sample."""
+        return self.modality.shape[1]
+
+    def select(self, index: Tensor, valid: Tensor | None = None) -> TokenSet:
+        """The tokens `(B, n)` at these places; `valid` says which of them are meant."""
+        if self.valid is not None:
+            mine = self.valid.gather(1, index)
+            valid = mine if valid is None else valid & mine
+        return TokenSet(
+            self.modality.gather(1, index),
+            self.position.gather(1, index),
+            None if self.ids is None else self.ids.gather(1, index),
+            None if self.values is None else rows(self.values, index),
+            valid,
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TokenSet:
+        """All tensors changed in the same way."""
+        parts = (self.modality, self.position, self.ids, self.values, self.valid)
+        return TokenSet(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
+
+    def blank(self, index: Tensor, valid: Tensor | None = None) -> TokenSet:
+        """The same tokens, the ids at these places `(B, n)` taken away."""
+        assert self.ids is not None
+        kept = self.ids.gather(1, index)
+        blanks = torch.full_like(kept, BLANK) if valid is None else torch.where(valid, BLANK, kept)
+        return replace(self, ids=self.ids.scatter(1, index, blanks))
+
+    def concat(self, other: TokenSet) -> TokenSet:
+        """Both, side by side."""
+        if (self.ids is None) != (other.ids is None):
+            raise UserError("tokens with ids and continuous ones cannot stand in one set yet; encode them apart.")
+
+        def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            return None if a is None or b is None else torch.cat([a, b], 1)
+
+        valid = None
+        if self.valid is not None or other.valid is not None:
+            valid = torch.cat([self.is_valid(), other.is_valid()], 1)
+        return TokenSet(
+            torch.cat([self.modality, other.modality], 1),
+            torch.cat([self.position, other.position], 1),
+            both(self.ids, other.ids),
+            both(self.values, other.values),
+            valid,
+        )
+
+    def pad_to(self, n: int) -> TokenSet:
+        """Made up to `n` tokens a sample, by copies of zero that are not valid."""
+        if n <= len(self):
+            return self
+        more = (0, n - len(self))
+        return TokenSet(
+            F.pad(self.modality, more),
+            F.pad(self.position, more),
+            None if self.ids is None else F.pad(self.ids, more),
+            None if self.values is None else F.pad(self.values, (0, 0, *more)),
+            F.pad(self.is_valid(), more),
+        )
+
+    def is_valid(self) -> Tensor:
+        return torch.ones_like(self.modality, dtype=torch.bool) if self.valid is None else self.valid
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What `encode` returns and `decode` reads: features `(B, N, D)` of these tokens."""
+
+    features: Tensor
+    tokens: TokenSet
+
+
+def tokens_of(ids: Tensor, modality: int = 0) -> TokenSet:
+    """All tokens of one modality in order, from ids `(B, N)`."""
+    position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return TokenSet(torch.full_like(ids, modality), position, ids)
+
+
+def vectors_of(values: Tensor, modality: int = 0) -> TokenSet:
+    """All continuous tokens of one modality in order, from values `(B, N, C)`."""
+    position = torch.arange(values.shape[1], device=values.device).expand(values.shape[:2])
+    return TokenSet(torch.full_like(position, modality), position, values=values)
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """Rows `(B, n, D)` of `(B, N, D)` at indices `(B, n)`."""
+    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, x.shape[-1])

@@ -1,0 +1,87 @@
+"""The published families as configurations of the one backbone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mmmask.modalities import Modality
+from mmmask.transformer.block import Style
+from mmmask.transformer.embedding import TokenEmbedding
+from mmmask.transformer.masked_transformer import MaskedTransformer
+from mmmask.transformer.stack import Stack
+
+
+class AutoNAT(MaskedTransformer):
+    """The U-ViT of AutoNAT (Ni et al. 2024): the context and all image tokens go through it together.
+
+    The context is a class, or `text` vectors of so many channels. The defaults are AutoNAT-L on 256-pixel images.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 1024,
+        tokens: int = 256,
+        classes: int = 1000,
+        text: Modality | None = None,
+        dim: int = 768,
+        depth: int = 25,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+    ) -> None:
+        image = Modality("image", tokens, vocab_size)
+        context = text or Modality("class", 1, classes, kind="set")
+        style = Style(mlp_ratio, qkv_bias=False)
+        super().__init__(
+            TokenEmbedding([image, context], dim, {"image": dropout}),
+            Stack(0, dim, heads, style),
+            Stack(depth, dim, heads, style, long_skips=True),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        _start_small(self)
+
+
+class ENAT(MaskedTransformer):
+    """ENAT (Ni et al. 2024): visible tokens are encoded alone and once, masked tokens read them.
+
+    The defaults are ENAT-L on 256-pixel images.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 1024,
+        tokens: int = 256,
+        classes: int = 1000,
+        dim: int = 1024,
+        encoder_depth: int = 22,
+        decoder_depth: int = 2,
+        heads: int = 16,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+    ) -> None:
+        style = Style(mlp_ratio, gelu="tanh", norm_eps=1e-6, adaptive=True)
+        super().__init__(
+            TokenEmbedding([Modality("image", tokens, vocab_size)], dim, {"image": dropout}),
+            Stack(encoder_depth, dim, heads, style, reads="read"),
+            Stack(decoder_depth, dim, heads, style, reads="read"),
+            mode="read",
+            classes=classes,
+        )
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                if "modulation" in name:  # blocks begin as the identity
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        _start_small(self)
+
+
+def _start_small(backbone: MaskedTransformer) -> None:
+    for module in backbone.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)

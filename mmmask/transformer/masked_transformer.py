@@ -1,0 +1,118 @@
+"""The one backbone: it encodes what is known into a memory and decodes what is asked from it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmmask.errors import UserError
+from mmmask.tokens import BLANK, Memory, TokenSet
+from mmmask.transformer.block import Mlp, Style
+from mmmask.transformer.embedding import TokenEmbedding
+from mmmask.transformer.rules import AttentionRule, Scores, among_valid
+from mmmask.transformer.stack import Stack
+
+Mode = Literal["joint", "read", "cross"]
+
+
+class Condition(NamedTuple):
+    """What adaptive blocks need of a condition, one `(B, parts * dim)` for each block."""
+
+    encoder: list[Tensor]
+    decoder: list[Tensor]
+
+
+class Reuse(nn.Module):
+    """Makes features of an earlier step fit for this one: `(B, N, dim) -> (B, N, dim)` (ENAT's projection)."""
+
+    def __init__(self, dim: int, style: Style) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, 1e-6)
+        self.mlp = Mlp(dim, style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+class MaskedTransformer(nn.Module):
+    """Embedding, encoder and decoder. How the asked meet the memory is the `mode`:
+
+    - `joint`: they go through the decoder together, all see all (NAT, MAE);
+    - `read`: the asked see the memory and each other, the memory stays as it is (ENAT). If the encoder reads too,
+      it can take over an older memory and encode only what has become known since;
+    - `cross`: the asked see each other, under a rule, and then the memory (4M).
+    """
+
+    def __init__(
+        self, embedding: TokenEmbedding, encoder: Stack, decoder: Stack, mode: Mode = "joint", classes: int = 0
+    ) -> None:
+        """`classes` is how many there are for adaptive blocks to be conditioned on."""
+        super().__init__()
+        dim, style = decoder.dim, decoder.style
+        if not embedding.words.embedding_dim == encoder.dim == dim:
+            raise UserError(
+                f"MaskedTransformer: embedding, encoder and decoder must be equally wide; they have "
+                f"{embedding.words.embedding_dim}, {encoder.dim} and {dim}."
+            )
+        if {"joint": "no"}.get(mode, mode) != decoder.reads:
+            raise UserError(f"MaskedTransformer: the blocks of a decoder of mode {mode} cannot read='{decoder.reads}'.")
+        if style.adaptive != bool(classes) or style.adaptive != encoder.style.adaptive:
+            raise UserError(
+                "MaskedTransformer: adaptive blocks and classes to adapt to go together; give both or none."
+            )
+        self.embedding, self.encoder, self.decoder, self.mode = embedding, encoder, decoder, mode
+        self.norm = nn.LayerNorm(dim)
+        if classes:
+            self.classes = nn.Embedding(classes + 1, dim)  # the last one stands for none of them
+        if encoder.reads == "read":
+            self.reuse = Reuse(dim, style)
+
+    def condition(self, classes: Tensor) -> Condition | None:
+        """What adaptive blocks need to know of classes `(B,)`, BLANK for none; does not change between steps."""
+        if not self.decoder.style.adaptive:
+            return None
+        number = torch.where(classes == BLANK, self.classes.num_embeddings - 1, classes)
+        features = self.classes(number)
+        return Condition(self.encoder.modulations(features), self.decoder.modulations(features))
+
+    def encode(self, known: TokenSet, condition: Condition | None = None, memory: Memory | None = None) -> Memory:
+        """Features of the known; with a `memory` of known ones from before, only of the new, which read the old."""
+        x = self.embedding(known)
+        modulations = condition.encoder if condition else None
+        if memory is None:
+            return Memory(self.encoder(x, None, modulations, among_valid(known)), known)
+        old = self.reuse(memory.features)
+        both = memory.tokens.concat(known)
+        if len(known):
+            x = self.encoder(x, old, modulations, among_valid(both))
+        return Memory(torch.cat([old, x], 1), both)
+
+    def decode(
+        self,
+        asked: TokenSet,
+        memory: Memory,
+        condition: Condition | None = None,
+        rule: AttentionRule | None = None,
+    ) -> Tensor:
+        """Features `(B, N, dim)` of the asked. Where their content is not to be seen they must be blank."""
+        x, seen = self.embedding(asked), memory.tokens
+        both = seen.concat(asked)
+        modulations = condition.decoder if condition else None
+        if self.mode == "joint":
+            x = torch.cat([memory.features, x], 1)
+            x = self.decoder(x, None, modulations, _scores(rule, both, both))[:, len(seen) :]
+        elif self.mode == "read":
+            x = self.decoder(x, memory.features if len(seen) else None, modulations, _scores(rule, asked, both))
+        else:
+            x = self.decoder(x, memory.features, modulations, _scores(rule, asked, asked), among_valid(seen))
+        return self.norm(x)
+
+
+def _scores(rule: AttentionRule | None, asks: TokenSet, seen: TokenSet) -> Scores | None:
+    """The rule, and that nobody looks at padding."""
+    valid = among_valid(seen)
+    if rule is None:
+        return valid
+    return rule(asks, seen) & (valid or Scores())
