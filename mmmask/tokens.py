@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmask.errors import UserError
-
 BLANK = -1  # the id of a token whose content is not known; no codebook has it
 
 
@@ -76,9 +74,7 @@ class TokenSet:
         return replace(self, ids=self.ids.scatter(1, index, blanks))
 
     def concat(self, other: TokenSet) -> TokenSet:
-        """Both, side by side."""
-        if (self.ids is None) != (other.ids is None):
-            raise UserError("tokens with ids and continuous ones cannot stand in one set yet; encode them apart.")
+        """Both, side by side; with ids or values if both have them."""
 
         def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
             return None if a is None or b is None else torch.cat([a, b], 1)

@@ -39,6 +39,7 @@ class RecordedNoise(Noise):
     """The noise the reference was made with; it covers all places at every step."""
 
     def __init__(self, words, confidences):
+        super().__init__(range(words.shape[1]))
         self.words, self.confidences = words, confidences
 
     def choose(self, logits, step, places):

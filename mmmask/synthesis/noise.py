@@ -19,7 +19,7 @@ class Noise:
     """Numbers for samples with these seeds `(B,)`, at places `(B, n)` of their token grids."""
 
     def __init__(self, seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
-        self.seeds = torch.as_tensor(seeds, dtype=torch.int64, device=device)
+        self.seeds = torch.as_tensor(list(seeds), dtype=torch.int64, device=device)
 
     def choose(self, logits: Tensor, step: int, places: Tensor) -> Tensor:
         """One word `(B, n)` for each place, by the probabilities of `logits` `(B, n, V)`."""
@@ -33,7 +33,7 @@ class Noise:
 
     def _uniform(self, step: int, use: int, places: Tensor) -> Tensor:
         """Numbers strictly between 0 and 1, in float32."""
-        stream = _mix(self.seeds + (2 * step + use + 1) * GOLDEN)
+        stream = _mix(self.seeds + _signed((2 * step + use + 1) * GOLDEN))
         bits = _mix(stream[:, None] + (places + 1) * GOLDEN)
         return ((_shifted(bits, 41)).float() + 0.5) / 2**23
 
@@ -42,6 +42,11 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shifted(x, 30)) * FIRST
     x = (x ^ _shifted(x, 27)) * SECOND
     return x ^ _shifted(x, 31)
+
+
+def _signed(x: int) -> int:
+    """Modulo 2^64, as int64 has it."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

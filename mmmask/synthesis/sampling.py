@@ -68,7 +68,7 @@ class Sampler:
             noise = Noise(noise, device)
         if ids is None:
             ids = torch.full((len(given), length), BLANK, device=device)
-        _check(model, given, ids)
+        _check(model, given, ids, noise.seeds)
         contexts = _Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
         rest = _Rest(ids, self.schedule)
         split, memory, evaluations = rest.split(), None, 0
@@ -76,14 +76,18 @@ class Sampler:
             tokens = model.tokens(ids)
             logits, memory, branches = contexts.answer(tokens, split, step, memory)
             evaluations += branches * len(given)
-            logits = self._likely(logits)
-            words = _draw(logits, step.temperature, number, split.asked, noise)
+            words = self._draw(logits, step.temperature, number, split.asked, noise)
             chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
             scores = self.order(chances, split.asked, length, number, step.remask, noise)
             ids = rest.reveal(ids, words, scores)
             memory = memory if self.reuse else None
             split = rest.split(None if self.reuse else ids)
             yield Decoded(ids, evaluations)
+
+    def _draw(self, logits: Tensor, temperature: float, step: int, places: Tensor, noise: Noise) -> Tensor:
+        if temperature == 0:
+            return logits.argmax(-1)
+        return noise.choose(self._likely(logits / temperature), step, places)
 
     def _likely(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[-1]:
@@ -179,15 +183,13 @@ def _up_to(count: Tensor, like: Tensor) -> Tensor:
     return torch.arange(like.shape[1], device=like.device) < count
 
 
-def _draw(logits: Tensor, temperature: float, step: int, places: Tensor, noise: Noise) -> Tensor:
-    return noise.choose(logits / temperature, step, places) if temperature else logits.argmax(-1)
-
-
 def _twice(x: Tensor) -> Tensor:
     return torch.cat([x, x])
 
 
-def _check(model: ImageGenerator, given: Tensor, ids: Tensor) -> None:
+def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor) -> None:
+    if len(seeds) != len(ids):
+        raise UserError(f"{len(seeds)} seeds for {len(ids)} images; give one for each.")
     if len(given) != len(ids):
         raise UserError(f"{len(given)} classes or texts are given for {len(ids)} images; give one for each.")
     model.backbone.embedding.check(model.modality.name, ids)

@@ -81,7 +81,8 @@ class TokenEmbedding(nn.Module):
             )
 
     def _projected(self, tokens: TokenSet) -> Tensor:
-        assert tokens.values is not None
+        if tokens.values is None:
+            raise UserError("tokens with ids and continuous ones cannot be embedded in one set yet; encode them apart.")
         (project,) = self.project.values()
         return project(tokens.values)
 

@@ -6,6 +6,7 @@ import torch
 from mmmask.errors import UserError
 from mmmask.modalities import Catalogue, Modality
 from mmmask.tokens import BLANK, rows, tokens_of, vectors_of
+from mmmask.transformer import TokenEmbedding
 
 
 def test_selecting_takes_ids_and_positions_along():
@@ -33,9 +34,12 @@ def test_padding_is_not_valid_and_stays_so_when_joined_and_selected():
     assert joined.select(torch.tensor([[4, 1]])).valid.tolist() == [[False, True]]
 
 
-def test_ids_and_vectors_do_not_mix():
-    with pytest.raises(UserError, match="cannot stand in one set"):
-        tokens_of(torch.tensor([[1]])).concat(vectors_of(torch.zeros(1, 2, 3)))
+def test_ids_and_vectors_cannot_be_embedded_in_one_set():
+    modalities = [Modality("image", 1, 4), Modality("text", 2, channels=3)]
+    mixed = tokens_of(torch.tensor([[1]])).concat(vectors_of(torch.zeros(1, 2, 3), 1))
+    assert mixed.modality.tolist() == [[0, 1, 1]]
+    with pytest.raises(UserError, match="cannot be embedded in one set"):
+        TokenEmbedding(modalities, 8)(mixed)
 
 
 def test_rows_are_gathered_per_sample():

@@ -1,0 +1,174 @@
+"""Decoding: the same images for a seed in any batch, given tokens kept, limits on words, cost counted."""
+
+import itertools
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from mmmask.errors import UserError
+from mmmask.modalities import Modality
+from mmmask.synthesis import AUTONAT_8, ImageGenerator, Sampler, Shuffled, Spread, cosine, enat
+from mmmask.synthesis.orders import halton
+from mmmask.tokens import BLANK, Split
+from mmmask.transformer import ENAT, AutoNAT
+
+WORDS, LENGTH = 11, 16
+
+
+def generator(family="enat"):
+    torch.manual_seed(0)
+    if family == "enat":
+        model = ImageGenerator(ENAT(WORDS, LENGTH, 4, dim=16, encoder_depth=2, decoder_depth=2, heads=2))
+    else:
+        model = ImageGenerator(AutoNAT(WORDS, LENGTH, 4, dim=16, depth=3, heads=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+FAMILIES = ["enat", "autonat"]
+CLASSES = torch.tensor([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("schedule", [cosine(4, guidance=1.5), enat(5), AUTONAT_8], ids=["cosine", "enat", "autonat"])
+def test_an_image_depends_on_its_class_and_seed_alone(family, schedule):
+    model, sampler = generator(family), Sampler(schedule)
+    together = sampler.sample(model, CLASSES, [5, 6, 7, 8])
+    assert together.min() >= 0
+    assert together.max() < WORDS
+    for i in range(4):
+        alone = sampler.sample(model, CLASSES[i : i + 1], [5 + i])
+        assert torch.equal(alone[0], together[i])
+    assert not torch.equal(sampler.sample(model, CLASSES, [9] * 4), together)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_given_tokens_are_kept_whatever_their_number(family):
+    model, sampler = generator(family), Sampler(enat(4))
+    ids = torch.randint(WORDS, (4, LENGTH), generator=torch.Generator().manual_seed(1))
+    hidden = torch.rand(4, LENGTH, generator=torch.Generator().manual_seed(2)) < torch.tensor([[0.3], [0.9], [0], [1]])
+    assert hidden.sum(1).tolist()[2:] == [0, LENGTH]
+    blank = torch.where(hidden, BLANK, ids)
+    filled = sampler.sample(model, CLASSES, [1, 2, 3, 4], blank)
+    assert torch.equal(filled[~hidden], ids[~hidden])
+    assert (filled >= 0).all()
+    for i in (0, 1, 3):
+        assert torch.equal(sampler.sample(model, CLASSES[i : i + 1], [1 + i], blank[i : i + 1])[0], filled[i])
+
+
+def test_only_as_many_tokens_as_the_schedule_says_are_revealed_and_none_changes_later():
+    schedule, before = enat(5), torch.full((4, LENGTH), BLANK)
+    for decoded, masked in zip(
+        Sampler(schedule).steps(generator(), CLASSES, range(4)), schedule.counts(LENGTH)[1:], strict=True
+    ):
+        assert (decoded.ids == BLANK).sum(1).tolist() == [masked] * 4
+        assert torch.equal(decoded.ids[before != BLANK], before[before != BLANK])
+        before = decoded.ids
+
+
+def test_a_step_without_guidance_asks_one_branch():
+    *_, unguided = Sampler(enat(5, guidance=0.0)).steps(generator(), CLASSES, range(4))
+    *_, guided = Sampler(enat(5)).steps(generator(), CLASSES, range(4))
+    assert (unguided.evaluations, guided.evaluations) == (4 * 5, 4 * 9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_guidance_is_a_factor_for_each_sample(family):
+    model, sampler = generator(family), Sampler(cosine(4, guidance=30.0))
+
+    def with_factor(*factors):
+        *_, last = sampler.steps(model, CLASSES, range(4), guidance=torch.tensor(factors))
+        return last.ids
+
+    plain, none = sampler.sample(model, CLASSES, range(4)), Sampler(cosine(4)).sample(model, CLASSES, range(4))
+    mixed = with_factor(1.0, 0.0, 1.0, 0.0)
+    assert torch.equal(mixed[[0, 2]], plain[[0, 2]])
+    assert torch.equal(mixed[[1, 3]], none[[1, 3]])
+    assert not torch.equal(plain, none)
+
+
+def test_words_can_be_limited_to_the_likeliest():
+    model = generator()
+    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0, -1.0]]])
+    assert Sampler(top_k=2)._likely(logits).isfinite().tolist() == [[[True, True, False, False, False]]]
+    chances = logits.softmax(-1).flatten()  # 0.64, 0.23, 0.09, 0.03, 0.01
+    assert Sampler(top_p=0.7)._likely(logits).isfinite().sum() == 2
+    assert Sampler(top_p=float(chances[0]) - 1e-3)._likely(logits).isfinite().sum() == 1
+    greedy = Sampler(cosine(4, temperature=0.0, remask=0.0)).sample(model, CLASSES, range(4))
+    assert torch.equal(Sampler(cosine(4, remask=0.0), top_k=1).sample(model, CLASSES, [9] * 4), greedy)
+
+
+def test_the_halton_order_and_a_random_order_look_at_no_word():
+    steps = Sampler(enat(5), Spread()).steps(generator(), CLASSES, range(4))
+    for decoded, masked in zip(steps, enat(5).counts(LENGTH)[1:], strict=True):
+        assert torch.equal(decoded.ids != BLANK, (halton(LENGTH) < LENGTH - masked).expand(4, -1))
+    *_, half, _, _ = Sampler(enat(5), Shuffled()).steps(generator(), CLASSES, [1, 1, 2, 2])
+    blank = half.ids == BLANK
+    assert torch.equal(blank[0], blank[1])
+    assert torch.equal(blank[2], blank[3])
+    assert not torch.equal(blank[0], blank[2])
+
+
+def test_reuse_gives_what_reading_a_memory_gives_and_costs_no_second_encoding():
+    """Without reuse all visible tokens are encoded anew, with other features and so other words."""
+    model = generator()
+    lengths = []
+    model.backbone.encoder.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    Sampler(enat(4)).sample(model, CLASSES, range(4))
+    with_reuse = lengths.copy()
+    lengths.clear()
+    Sampler(enat(4), reuse=False).sample(model, CLASSES, range(4))
+    counts = enat(4).counts(LENGTH)
+    assert [n for n in with_reuse if n] == [a - b for a, b in itertools.pairwise(counts)]
+    assert [n for n in lengths if n] == [LENGTH - n for n in counts[1:-1]]
+
+
+def text_model():
+    torch.manual_seed(0)
+    text = Modality("text", 5, channels=6, kind="sequence")
+    model = ImageGenerator(AutoNAT(WORDS, LENGTH, text=text, dim=16, depth=3, heads=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_images_follow_texts():
+    model, sampler = text_model(), Sampler(cosine(4, guidance=1.0))
+    texts = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    together = sampler.sample(model, texts, [1, 2])
+    assert torch.equal(sampler.sample(model, texts[1:], [2])[0], together[1])
+    assert not torch.equal(sampler.sample(model, texts.flip(0), [1, 2]), together)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda m: Sampler().sample(m, torch.tensor([4]), [0]), "class 4 is out of range: the model knows 0 to 3"),
+        (lambda m: Sampler().sample(m, CLASSES, range(3), torch.zeros(3, LENGTH).long()), "4 classes .* for 3 images"),
+        (
+            lambda m: Sampler().sample(m, CLASSES[:1], [0], torch.zeros(1, 25).long()),
+            "25 tokens, .* made for 16",
+        ),
+        (lambda m: Sampler().sample(m, CLASSES[:1], [0], torch.full((1, LENGTH), 11)), "token id 11 of image"),
+        (lambda m: Sampler(top_k=0), "top_k must be 1 or more"),
+        (lambda m: Sampler(top_p=0.0), "top_p above 0"),
+        (lambda m: Sampler().sample(m, CLASSES, [0, 1]), "2 seeds for 4 images"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run, words):
+    model = generator()
+    with pytest.raises(UserError, match=words):
+        run(model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_decoding_step_compiles_into_one_graph(family):
+    model = generator(family)
+    tokens = model.tokens(torch.randint(WORDS, (2, LENGTH)))
+    split = Split(torch.arange(4).expand(2, -1), torch.arange(4, LENGTH).expand(2, -1))
+    context = model.context(torch.tensor([0, 3]))
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        assert_close(compiled(tokens, split, context)[0], model(tokens, split, context)[0], rtol=1e-4, atol=1e-5)

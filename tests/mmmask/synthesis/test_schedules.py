@@ -1,0 +1,60 @@
+"""Schedules: they end with nothing masked, and say so if they would not."""
+
+import itertools
+
+import pytest
+
+from mmmask.errors import UserError
+from mmmask.synthesis import AUTONAT_8, Schedule, Step, autonat, constant, cosine, enat, linear
+from mmmask.synthesis.orders import halton
+
+
+@pytest.mark.parametrize("schedule", [cosine(1), cosine(8), cosine(12), enat(1), enat(8), AUTONAT_8])
+@pytest.mark.parametrize("tokens", [1, 5, 49, 256])
+def test_all_tokens_are_revealed(schedule, tokens):
+    counts = schedule.counts(tokens)
+    assert len(counts) == len(schedule) + 1
+    assert counts[0] == tokens
+    assert counts[-1] == 0
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_each_step_of_maskgit_reveals_something():
+    counts = cosine(40).counts(49)
+    assert all(before > after for before, after in itertools.pairwise(counts))
+
+
+def test_guidance_follows_its_law():
+    def scales(guidance):
+        return [step.guidance for step in cosine(4, guidance=guidance).steps]
+
+    assert scales(3.0) == scales(constant(3.0)) == [3.0] * 4
+    assert scales(linear(2.0)) == [0.5, 1.0, 1.5, 2.0]
+    assert [step.guidance for step in enat(4, guidance=2.0).steps] == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_the_halton_order_visits_all_and_spreads():
+    ranks = halton(64)
+    assert sorted(ranks.tolist()) == list(range(64))
+    first = (ranks < 16).nonzero()[:, 0]
+    quarters = {(int(p) // 8 // 4, int(p) % 8 // 4) for p in first}
+    assert len(quarters) == 4
+    assert max(sum((int(p) // 8 // 4, int(p) % 8 // 4) == q for p in first) for q in quarters) <= 5
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Schedule(()), "100% of the tokens are still masked"),
+        (lambda: Schedule((Step(0.5), Step(0.25))), "25% of the tokens are still masked after the last step"),
+        (lambda: Schedule((Step(0.5), Step(0.6), Step(0.0))), "must not grow"),
+        (lambda: Schedule((Step(1.5), Step(0.0))), "a share from 0 to 1"),
+        (lambda: Schedule((Step(0.0, temperature=-1.0),)), "temperatures must be 0 or more"),
+        (lambda: cosine(0), "steps is 0"),
+        (lambda: autonat([0.5], [1.0], [1.0, 1.0], [0.0]), "2, 2, 2, 1 steps"),
+        (lambda: halton(10), "10 tokens make none"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, words):
+    with pytest.raises(UserError, match=words):
+        make()
