@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch import Tensor
 from mmmask.errors import UserError
 
 
-class Pattern(Protocol):
+class Pattern(ABC):
+    """An order in which tokens are taken."""
+
+    @abstractmethod
     def __call__(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
         """A permutation of the tokens for each sample `(B, L)`: those to be asked come first."""
-        ...
 
 
-class RandomPattern:
+class RandomPattern(Pattern):
     """Any tokens, all subsets equally often."""
 
     def __call__(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
@@ -25,7 +27,7 @@ class RandomPattern:
 
 
 @dataclass(frozen=True)
-class BlockPattern:
+class BlockPattern(Pattern):
     """One rectangle of a square grid, at a random place and up to `stretch` times as long as wide, or the reverse."""
 
     stretch: float = 3.0

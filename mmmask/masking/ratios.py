@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,12 +13,15 @@ from torch import Tensor
 from mmmask.errors import UserError
 
 
-class Ratio(Protocol):
+class Ratio(ABC):
+    """A law of shares."""
+
+    @abstractmethod
     def __call__(self, n: int, generator: torch.Generator | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Ratio):
     """Always the same share."""
 
     ratio: float
@@ -31,7 +34,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Ratio):
     """All shares from `low` to `high` equally often."""
 
     low: float = 0.0
@@ -45,7 +48,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Ratio):
     """The cosine of a uniform angle (MaskGIT): mostly large shares, as decoding meets them."""
 
     def __call__(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -53,7 +56,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Beta:
+class Beta(Ratio):
     """The Beta distribution; (12, 3), with mean 0.8, is what AutoNAT's search found."""
 
     a: float = 12.0
@@ -69,7 +72,7 @@ class Beta:
 
 
 @dataclass(frozen=True)
-class TruncatedNormal:
+class TruncatedNormal(Ratio):
     """A normal distribution cut off at `low` and `high` (MAGE: 0.55, 0.25, from 0.5 to 1)."""
 
     mean: float = 0.55

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,15 +25,16 @@ class MaskContext:
 NO_CONTEXT = MaskContext()
 
 
-class MaskSampler(Protocol):
+class MaskSampler(ABC):
     """Pure given the generator; counts are exact; drawn on the CPU, whatever trains."""
 
+    @abstractmethod
     def __call__(
         self, tokens: TokenSet, context: MaskContext = NO_CONTEXT, generator: torch.Generator | None = None
     ) -> Split: ...
 
 
-class RatioMask:
+class RatioMask(MaskSampler):
     """Draws a share of asked tokens `per` sample or batch; at least one token is asked, and `keep` stay known."""
 
     def __init__(

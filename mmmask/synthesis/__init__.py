@@ -4,13 +4,15 @@ from mmmask.synthesis.generator import Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
 from mmmask.synthesis.sampling import Decoded, Sampler
-from mmmask.synthesis.schedules import AUTONAT_8, Schedule, Step, autonat, constant, cosine, enat, linear
+from mmmask.synthesis.schedules import AutoNATSchedule, CosineSchedule, ENATSchedule, Schedule, Step
 
 __all__ = [
-    "AUTONAT_8",
+    "AutoNATSchedule",
     "Confident",
     "Context",
+    "CosineSchedule",
     "Decoded",
+    "ENATSchedule",
     "ImageGenerator",
     "Noise",
     "Order",
@@ -19,9 +21,4 @@ __all__ = [
     "Shuffled",
     "Spread",
     "Step",
-    "autonat",
-    "constant",
-    "cosine",
-    "enat",
-    "linear",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from scipy.stats import qmc
@@ -14,30 +13,29 @@ from mmmask.errors import UserError
 from mmmask.synthesis.noise import Noise
 
 
-class Order(Protocol):
+class Order(ABC):
+    """A rule by which drawn tokens are kept or masked again."""
+
+    @abstractmethod
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
         """Scores `(B, n)` of words drawn with these log-probabilities `(B, n)` at these places of `length`."""
-        ...
 
 
-@dataclass(frozen=True)
-class Confident:
+class Confident(Order):
     """The likeliest first, blurred by noise of the weight `remask` (MaskGIT, AutoNAT, ENAT)."""
 
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
         return chances + remask * noise.gumbel(step, places) if remask else chances
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(Order):
     """Along the Halton sequence, which spreads evenly over the picture (Besnier et al. 2025); looks at no word."""
 
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
         return -halton(length).to(places.device)[places].to(chances.dtype)
 
 
-@dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Order):
     """In random order."""
 
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:

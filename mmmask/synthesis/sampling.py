@@ -13,7 +13,7 @@ from mmmask.errors import UserError
 from mmmask.synthesis.generator import Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order
-from mmmask.synthesis.schedules import Schedule, Step, cosine
+from mmmask.synthesis.schedules import CosineSchedule, Schedule, Step
 from mmmask.tokens import BLANK, Memory, Split, TokenSet
 
 
@@ -31,7 +31,7 @@ class Sampler:
     `reuse`: encode each token once, if the model can (ENAT); without it all known tokens are encoded at each step.
     """
 
-    schedule: Schedule = field(default_factory=cosine)
+    schedule: Schedule = field(default_factory=CosineSchedule)
     order: Order = field(default_factory=Confident)
     top_k: int | None = None
     top_p: float | None = None

@@ -7,7 +7,7 @@ from nat_reference import RecordedNoise, autonat, ours, vectors
 from torch.testing import assert_close
 
 from mmmask.pretrained.nat import read_autonat, write_autonat
-from mmmask.synthesis import AUTONAT_8, Sampler
+from mmmask.synthesis import AutoNATSchedule, Sampler
 from mmmask.tokens import Split, rows
 
 
@@ -73,7 +73,7 @@ def test_six_steps_of_the_optimiser_and_the_average():
 def test_generation_with_the_published_strategy():
     model, data = autonat(), vectors("autonat_generate")
     noise = RecordedNoise(data["cat_noise"], data["remask_noise"])
-    steps = list(Sampler(AUTONAT_8).steps(model, data["context"][:, 0], noise))
+    steps = list(Sampler(AutoNATSchedule()).steps(model, data["context"][:, 0], noise))
     for decoded, expected in zip(steps, [*ours(data["ids_in"])[1:], data["final"].flatten(1)], strict=True):
         assert torch.equal(decoded.ids, expected)
     assert steps[-1].evaluations == 2 * 8 * 2

@@ -7,8 +7,7 @@ from nat_reference import WORDS, RecordedNoise, enat, ours, vectors
 from torch.testing import assert_close
 
 from mmmask.pretrained.nat import read_enat, write_enat
-from mmmask.synthesis import Sampler
-from mmmask.synthesis import enat as enat_schedule
+from mmmask.synthesis import ENATSchedule, Sampler
 from mmmask.tokens import Split, rows
 
 
@@ -67,7 +66,7 @@ def test_gradients(name):
 def test_generation(reuse):
     model, data = enat(), vectors("enat_generate")
     noise = RecordedNoise(data["cat_noise"], data["remask_noise"])
-    sampler = Sampler(enat_schedule(6, temperature=6.0, remask=1.5, guidance=2.5), reuse=reuse)
+    sampler = Sampler(ENATSchedule(6, temperature=6.0, remask=1.5, guidance=2.5), reuse=reuse)
     steps = list(sampler.steps(model, data["context"][:, 0], noise))
     same = [
         torch.equal(decoded.ids, expected)

@@ -5,11 +5,14 @@ import itertools
 import pytest
 
 from mmmask.errors import UserError
-from mmmask.synthesis import AUTONAT_8, Schedule, Step, autonat, constant, cosine, enat, linear
+from mmmask.synthesis import AutoNATSchedule, CosineSchedule, ENATSchedule, Schedule, Step
 from mmmask.synthesis.orders import halton
 
 
-@pytest.mark.parametrize("schedule", [cosine(1), cosine(8), cosine(12), enat(1), enat(8), AUTONAT_8])
+@pytest.mark.parametrize(
+    "schedule",
+    [CosineSchedule(1), CosineSchedule(8), CosineSchedule(12), ENATSchedule(1), ENATSchedule(8), AutoNATSchedule()],
+)
 @pytest.mark.parametrize("tokens", [1, 5, 49, 256])
 def test_all_tokens_are_revealed(schedule, tokens):
     counts = schedule.counts(tokens)
@@ -20,17 +23,14 @@ def test_all_tokens_are_revealed(schedule, tokens):
 
 
 def test_each_step_of_maskgit_reveals_something():
-    counts = cosine(40).counts(49)
+    counts = CosineSchedule(40).counts(49)
     assert all(before > after for before, after in itertools.pairwise(counts))
 
 
 def test_guidance_follows_its_law():
-    def scales(guidance):
-        return [step.guidance for step in cosine(4, guidance=guidance).steps]
-
-    assert scales(3.0) == scales(constant(3.0)) == [3.0] * 4
-    assert scales(linear(2.0)) == [0.5, 1.0, 1.5, 2.0]
-    assert [step.guidance for step in enat(4, guidance=2.0).steps] == [0.0, 0.5, 1.0, 1.5]
+    assert [step.guidance for step in CosineSchedule(4, guidance=3.0).steps] == [3.0] * 4
+    assert [step.guidance for step in CosineSchedule(4, guidance=2.0, growth="linear").steps] == [0.5, 1.0, 1.5, 2.0]
+    assert [step.guidance for step in ENATSchedule(4, guidance=2.0).steps] == [0.0, 0.5, 1.0, 1.5]
 
 
 def test_the_halton_order_visits_all_and_spreads():
@@ -45,13 +45,13 @@ def test_the_halton_order_visits_all_and_spreads():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Schedule(()), "100% of the tokens are still masked"),
+        (lambda: Schedule([]), "100% of the tokens are still masked"),
         (lambda: Schedule((Step(0.5), Step(0.25))), "25% of the tokens are still masked after the last step"),
         (lambda: Schedule((Step(0.5), Step(0.6), Step(0.0))), "must not grow"),
         (lambda: Schedule((Step(1.5), Step(0.0))), "a share from 0 to 1"),
         (lambda: Schedule((Step(0.0, temperature=-1.0),)), "temperatures must be 0 or more"),
-        (lambda: cosine(0), "steps is 0"),
-        (lambda: autonat([0.5], [1.0], [1.0, 1.0], [0.0]), "2, 2, 2, 1 steps"),
+        (lambda: CosineSchedule(0), "steps is 0"),
+        (lambda: AutoNATSchedule([0.5], [1.0], [1.0, 1.0], [0.0]), "2, 2, 2, 1 steps"),
         (lambda: halton(10), "10 tokens make none"),
     ],
 )

@@ -1,0 +1,113 @@
+"""Our own format: models with their configuration and sampling settings, as one file or a folder.
+
+A folder holds `model.safetensors`, `config.json` and the model card `README.md`; a single `.safetensors` file has
+the configuration and the card in its header. Nothing in either can run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mmmask.errors import UserError, nearest
+from mmmask.files import written_whole
+
+Spec = dict[str, Any]  # {"class_path": "mmmask...", "init_args": {...}}, as in a configuration
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def write(path: Path, parts: Mapping[str, Any], specs: Mapping[str, Spec], card: str) -> None:
+    """Write what is to be kept together: modules with their weights, and other objects by their specs alone."""
+    weights: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            weights |= {f"{name}.{key}": value.contiguous() for key, value in part.state_dict().items()}
+    config = json.dumps({"mmmask": version("mmmask"), "parts": dict(specs)}, indent=1)
+    if path.suffix == ".safetensors":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, save(weights, {"config": config, "card": card}))
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / WEIGHTS, save(weights, {"format": "pt"}))
+    _write(path / CARD, card.encode())
+    _write(path / CONFIG, config.encode())  # last: a folder with it is complete
+
+
+def read(path: Path, want: str | None = None) -> dict[str, Any]:
+    """The parts of a model, built and with their weights, in eval mode; `want` names one that must be there."""
+    file = path if path.suffix == ".safetensors" else path / WEIGHTS
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        config = header["config"] if file == path else (path / CONFIG).read_text()
+        specs = json.loads(config)["parts"]
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or file} does not exist: {path} is no model that mmmask exported.") from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged, or no model that mmmask exported: {error}.") from error
+    if want is not None and want not in specs:
+        raise UserError(f"{path} holds no {want}, only {', '.join(specs)}. Give a model that has one.")
+    return {name: _part(path, name, spec, weights) for name, spec in specs.items()}
+
+
+def build(spec: Any) -> Any:
+    """What a configuration describes; only classes of mmmask are built."""
+    if isinstance(spec, list):
+        return [build(entry) for entry in spec]
+    if not isinstance(spec, dict):
+        return spec
+    if "class_path" not in spec:
+        return {name: build(value) for name, value in spec.items()}
+    room, _, name = spec["class_path"].rpartition(".")
+    if not room.startswith("mmmask."):
+        raise UserError(f"a model asks for {spec['class_path']}: only classes of mmmask are built from a file.")
+    try:
+        found = getattr(import_module(room), name)
+    except (ImportError, AttributeError) as error:
+        known = vars(import_module(room)) if not isinstance(error, ImportError) else ()
+        raise UserError(
+            f"this version of mmmask has no {spec['class_path']}.{nearest(name, known)} Install a newer one."
+        ) from error
+    try:
+        return found(**{key: build(value) for key, value in (spec.get("init_args") or {}).items()})
+    except TypeError as error:
+        raise UserError(f"the configuration of the model does not fit {spec['class_path']}: {error}.") from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
+    """All weights, and no others, of the right shapes; or a sentence that says which differ."""
+    expected = module.state_dict()
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise UserError(f"{source} is of another model: it has no {missing[0]} (nor {len(missing) - 1} others).")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise UserError(f"{source} is of another model: this one has no {extra[0]} (nor {len(extra) - 1} others).")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise UserError(
+                f"{source} is of a model of another size: {name} is {tuple(value.shape)} there, "
+                f"{tuple(expected[name].shape)} here."
+            )
+    module.load_state_dict(dict(weights))
+
+
+def _part(path: Path, name: str, spec: Spec, weights: Mapping[str, Tensor]) -> Any:
+    part = build(spec)
+    if isinstance(part, nn.Module):
+        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+        load_weights(part, own, path)
+        part.eval()
+    return part
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_whole(path) as stream:
+        stream.write(content)
