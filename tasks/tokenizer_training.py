@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.image import PeakSignalNoiseRatio
-from torchvision.utils import make_grid, save_image
 
 from mmmask.errors import UserError
 from mmmask.tokenizers import ViTTokenizer
+from tasks.optimizing import adamw
+from tasks.pictures import grid, show
 
 SHOWN = 16  # validation images in the sample picture, 8 to a row
-SHOWN_PIXELS = 112  # least side of an image there, so that small ones are visible
 
 
 class CodeUse(Metric):
@@ -59,11 +54,6 @@ class TokenizerTraining(LightningModule):
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         super().__init__()
-        if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
-            raise UserError(
-                "TokenizerTraining: lr must be above 0, weight_decay and warmup_steps 0 or more; "
-                f"they are {lr}, {weight_decay} and {warmup_steps}."
-            )
         self.tokenizer = tokenizer
         self.modality, self.lr, self.weight_decay = modality, lr, weight_decay
         self.warmup_steps, self.betas = warmup_steps, betas
@@ -78,20 +68,9 @@ class TokenizerTraining(LightningModule):
         return self.tokenizer.grid**2
 
     def configure_optimizers(self) -> Any:
-        total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):
-            raise UserError("TokenizerTraining: the cosine schedule needs an end; set trainer.max_steps.")
-        weights = [p for p in self.tokenizer.parameters() if p.ndim > 1]
-        others = [p for p in self.tokenizer.parameters() if p.ndim <= 1]  # biases and norms do not decay
-        groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
-            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return adamw(
+            self, self.tokenizer.parameters(), self.lr, self.betas, self.weight_decay, self.warmup_steps, "cosine"
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         images = self._images(batch)
@@ -114,10 +93,11 @@ class TokenizerTraining(LightningModule):
             self._shown.append(torch.stack([images[:missing], reconstructed[:missing]]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        folder = self.trainer.log_dir or self.trainer.default_root_dir  # the same on all ranks: all must ask
         shown, self._shown = self._shown, []
-        if self.trainer.is_global_zero and shown and not self.trainer.sanity_checking:
-            self._show(torch.cat(shown, dim=1), Path(folder) / "samples")
+        pairs = torch.cat(shown, dim=1)
+        # A row of originals, their reconstructions below, and the next row.
+        rows = [image for eight in pairs.split(8, dim=1) for image in eight.flatten(0, 1)]
+        show(self, "reconstruction", grid(rows, min(8, pairs.shape[1])))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         images, ids, reconstructed = self._there_and_back(batch)
@@ -152,17 +132,3 @@ class TokenizerTraining(LightningModule):
             )
         images = batch[self.modality]
         return images.float() / 255 if images.dtype == torch.uint8 else images
-
-    def _show(self, pairs: Tensor, folder: Path) -> None:
-        """Write the picture: a row of originals, their reconstructions below, and the next row."""
-        rows = [image for eight in pairs.split(8, dim=1) for image in eight.flatten(0, 1)]
-        scale = max(1, -(-SHOWN_PIXELS // pairs.shape[-1]))
-        picture = make_grid(rows, nrow=min(8, pairs.shape[1]), padding=1, pad_value=1.0)
-        picture = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_image(picture, folder / f"reconstruction-step-{self.global_step:06d}.png")
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("reconstruction", picture, self.global_step)
-            elif isinstance(logger, WandbLogger):
-                logger.log_image("reconstruction", [picture], self.global_step)

@@ -16,10 +16,20 @@ from mmmask.tokens import Split, TokenSet
 
 @dataclass(frozen=True)
 class MaskContext:
-    """What a sampler may look at: how far training is (0..1), and a score for each token `(B, N)`."""
+    """What a sampler may look at: how far training is (0..1), and a score for each token `(B, N)`.
+
+    Samples are dealt out in turn, s to rank s % world. With the same generator on all ranks, a sampler that draws
+    for all of them and keeps its own makes training independent of their number.
+    """
 
     progress: float = 0.0
     scores: Tensor | None = None
+    rank: int = 0
+    world: int = 1
+
+    def own(self, drawn: Tensor) -> Tensor:
+        """What falls to this rank of what was drawn for the samples of all."""
+        return drawn[self.rank :: self.world]
 
 
 NO_CONTEXT = MaskContext()
@@ -50,9 +60,10 @@ class RatioMask(MaskSampler):
         self, tokens: TokenSet, context: MaskContext = NO_CONTEXT, generator: torch.Generator | None = None
     ) -> Split:
         batch, length = tokens.modality.shape
-        ratio = self.ratio(batch if self.per == "sample" else 1, generator)
-        asked = (ratio * length).round().long().clamp(1, length - self.keep).expand(batch)
-        return split(self.pattern(batch, length, generator), asked)
+        total = batch * context.world
+        ratio = self.ratio(total if self.per == "sample" else 1, generator).expand(total)
+        asked = (ratio * length).round().long().clamp(1, length - self.keep)
+        return split(context.own(self.pattern(total, length, generator)), context.own(asked))
 
 
 def split(order: Tensor, asked: Tensor) -> Split:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,13 +24,26 @@ Spec = dict[str, Any]  # {"class_path": "mmmask...", "init_args": {...}}, as in 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
-def write(path: Path, parts: Mapping[str, Any], specs: Mapping[str, Spec], card: str) -> None:
-    """Write what is to be kept together: modules with their weights, and other objects by their specs alone."""
+class Model(NamedTuple):
+    """What is kept together (a generator, its tokenizer, how to sample), and what each part is."""
+
+    parts: dict[str, Any]
+    specs: dict[str, Spec]
+
+    def part(self, name: str, source: object) -> Any:
+        """The part of this name, or a sentence that says what there is."""
+        if name not in self.parts:
+            raise UserError(f"{source} holds no {name}, only {', '.join(self.parts)}. Give a model that has one.")
+        return self.parts[name]
+
+
+def write(path: Path, model: Model, card: str) -> None:
+    """Write modules with their weights, and other parts by their specs alone."""
     weights: dict[str, Tensor] = {}
-    for name, part in parts.items():
+    for name, part in model.parts.items():
         if isinstance(part, nn.Module):
             weights |= {f"{name}.{key}": value.contiguous() for key, value in part.state_dict().items()}
-    config = json.dumps({"mmmask": version("mmmask"), "parts": dict(specs)}, indent=1)
+    config = json.dumps({"mmmask": version("mmmask"), "parts": model.specs}, indent=1)
     if path.suffix == ".safetensors":
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, save(weights, {"config": config, "card": card}))
@@ -41,8 +54,12 @@ def write(path: Path, parts: Mapping[str, Any], specs: Mapping[str, Spec], card:
     _write(path / CONFIG, config.encode())  # last: a folder with it is complete
 
 
-def read(path: Path, want: str | None = None) -> dict[str, Any]:
-    """The parts of a model, built and with their weights, in eval mode; `want` names one that must be there."""
+def is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / CONFIG).is_file()
+
+
+def read(path: Path) -> Model:
+    """A model, built and with its weights, in eval mode."""
     file = path if path.suffix == ".safetensors" else path / WEIGHTS
     try:
         with safe_open(file, "pt") as opened:
@@ -54,9 +71,7 @@ def read(path: Path, want: str | None = None) -> dict[str, Any]:
         raise UserError(f"{error.filename or file} does not exist: {path} is no model that mmmask exported.") from error
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged, or no model that mmmask exported: {error}.") from error
-    if want is not None and want not in specs:
-        raise UserError(f"{path} holds no {want}, only {', '.join(specs)}. Give a model that has one.")
-    return {name: _part(path, name, spec, weights) for name, spec in specs.items()}
+    return Model({name: _part(path, name, spec, weights) for name, spec in specs.items()}, specs)
 
 
 def build(spec: Any) -> Any:

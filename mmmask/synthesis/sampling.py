@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -24,24 +23,29 @@ class Decoded(NamedTuple):
     evaluations: int  # of samples: 2 for each with guidance, else 1
 
 
-@dataclass(frozen=True)
 class Sampler:
-    """How to decode. Words may be limited to the `top_k` likeliest, or the likeliest that make up `top_p`.
+    """How to decode.
 
-    `reuse`: encode each token once, if the model can (ENAT); without it all known tokens are encoded at each step.
+    Args:
+        schedule: how much is masked after each step, and how words are drawn there (default: MaskGIT's cosine).
+        order: which of the drawn words are kept (default: the likeliest).
+        top_k: draw among so many likeliest words only.
+        top_p: draw among the likeliest words that have this probability together.
+        reuse: encode each token once, if the model can (ENAT); without it all known tokens are encoded at each step.
     """
 
-    schedule: Schedule = field(default_factory=CosineSchedule)
-    order: Order = field(default_factory=Confident)
-    top_k: int | None = None
-    top_p: float | None = None
-    reuse: bool = True
-
-    def __post_init__(self) -> None:
-        if (self.top_k is not None and self.top_k < 1) or (self.top_p is not None and not 0 < self.top_p <= 1):
-            raise UserError(
-                f"sampling: top_k must be 1 or more and top_p above 0, at most 1; they are {self.top_k}, {self.top_p}."
-            )
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        order: Order | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        reuse: bool = True,
+    ) -> None:
+        if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+            raise UserError(f"sampling: top_k must be 1 or more, top_p above 0 and at most 1; given: {top_k}, {top_p}.")
+        self.schedule, self.order = schedule or CosineSchedule(), order or Confident()
+        self.top_k, self.top_p, self.reuse = top_k, top_p, reuse
 
     def sample(
         self, model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None = None

@@ -34,6 +34,14 @@ class EMA(pl.Callback):
         self._seen_step = 0
         self._swapped = False
 
+    @classmethod
+    def of(cls, task: pl.LightningModule) -> dict[str, Tensor]:
+        """The averages a training has at this moment, or the weights themselves if it keeps none."""
+        for callback in task.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, cls) and callback.average and not callback._swapped:
+                return callback.average
+        return {}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen_step = trainer.global_step
         self._ready(pl_module)

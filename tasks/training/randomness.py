@@ -13,7 +13,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-TRAINING, EVALUATION = 0, 1
+TRAINING, EVALUATION, COMMON = 0, 1, 2
 
 
 class Randomness(pl.Callback):
@@ -45,9 +45,17 @@ class Randomness(pl.Callback):
         self.seed = state["seed"]
 
 
+def common_generator(task: pl.LightningModule, training: bool, batch_idx: int) -> torch.Generator:
+    """A generator for this batch that draws the same on all ranks."""
+    callbacks = task.trainer.callbacks  # type: ignore[attr-defined]
+    seed = next((callback.seed for callback in callbacks if isinstance(callback, Randomness)), 0)
+    place = (seed, COMMON, task.trainer.current_epoch, batch_idx) if training else (seed, COMMON, batch_idx)
+    return torch.Generator().manual_seed(_number(*place))
+
+
 def seed_all(*place: int) -> None:
     """Seed torch (all devices), numpy and random with numbers that depend on all of `place`."""
-    seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+    seed = _number(*place)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for all kinds of devices: 0.2 ms each time
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -55,3 +63,7 @@ def seed_all(*place: int) -> None:
         torch.mps.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from it)
     random.seed(seed)
+
+
+def _number(*place: int) -> int:
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])

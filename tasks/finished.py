@@ -1,0 +1,74 @@
+"""What a training made, for use: the models of a run folder, or of a file that was exported or imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from mmmask.errors import UserError
+from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
+from mmmask.synthesis import ImageGenerator
+from tasks.training import finding
+from tasks.training.ema import averaged
+from tasks.training.whole_files import WholeFiles
+
+SAMPLER = "mmmask.synthesis.Sampler"
+
+
+def model_of(path: Path) -> Model:
+    """The model of a run folder, with the averaged weights if there are any, or of a model file."""
+    if is_model(path):
+        return read(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is neither a run folder nor an exported model.")
+    checkpoint = finding.newest(path)
+    config = checkpoint.parent.parent / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"there is no {config} that says what {checkpoint.name} is a checkpoint of.")
+    finding.checked(checkpoint)
+    task = yaml.safe_load(config.read_text())["model"]
+    given, name = task["init_args"], task["class_path"].rpartition(".")[2]
+    weights = averaged(WholeFiles().load_checkpoint(checkpoint, weights_only=True))
+    if name == "TokenizerTraining":
+        tokenizer = given["tokenizer"]
+        return Model({"tokenizer": _trained(tokenizer, "tokenizer", weights, path)}, {"tokenizer": tokenizer})
+    if name == "ImageSynthesis":
+        return _synthesis(given, weights, path)
+    raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
+
+
+def tokenizer_of(path: Path, generator: ImageGenerator) -> nn.Module:
+    """The frozen tokenizer at `path`, if it is one for this generator."""
+    tokenizer = model_of(path).part("tokenizer", path).requires_grad_(False)
+    words, tokens = generator.modality.vocab_size, generator.modality.length
+    if (tokenizer.vocab_size, tokenizer.grid**2) != (words, tokens):
+        raise UserError(
+            f"the tokenizer {path} makes {tokenizer.grid**2} tokens out of {tokenizer.vocab_size}, the backbone is "
+            f"made for {tokens} out of {words}; set its tokens and vocab_size."
+        )
+    return tokenizer
+
+
+def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> Model:
+    specs: dict[str, Spec] = {
+        "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": given["backbone"]}},
+        "sampler": {"class_path": SAMPLER, "init_args": given.get("sampler") or {}},
+    }
+    generator = _trained(specs["generator"], "generator", weights, source)
+    assert isinstance(generator, ImageGenerator)
+    parts = {"generator": generator, "sampler": build(specs["sampler"])}
+    if given.get("tokenizer"):
+        path = Path(given["tokenizer"])
+        parts["tokenizer"] = tokenizer_of(path, generator)
+        specs["tokenizer"] = model_of(path).specs["tokenizer"]
+    return Model(parts, specs)
+
+
+def _trained(spec: Spec, name: str, weights: dict[str, Any], source: Path) -> nn.Module:
+    module = build(spec)
+    own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+    load_weights(module, own, source)
+    return module.eval()

@@ -1,0 +1,51 @@
+"""AdamW with the schedules that the tasks share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from mmmask.errors import UserError
+
+Decay = Literal["constant", "cosine"]
+
+
+def adamw(
+    task: pl.LightningModule,
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    warmup_steps: int,
+    decay: Decay = "cosine",
+) -> Any:
+    """What `configure_optimizers` returns: linear warm-up, then a constant rate or a cosine to zero.
+
+    Biases, norms and other vectors do not decay.
+    """
+    if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
+        raise UserError(
+            f"{type(task).__name__}: lr must be above 0, weight_decay and warmup_steps 0 or more; "
+            f"they are {lr}, {weight_decay} and {warmup_steps}."
+        )
+    total = task.trainer.estimated_stepping_batches if decay == "cosine" else math.inf
+    if decay == "cosine" and math.isinf(total):
+        raise UserError(f"{type(task).__name__}: the cosine schedule needs an end; set trainer.max_steps.")
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / (warmup_steps + 1))
+        return warm if decay == "constant" else warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
