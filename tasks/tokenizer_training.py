@@ -12,7 +12,7 @@ from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from mmmask.errors import UserError
-from mmmask.tokenizers import ViTTokenizer
+from mmmask.tokenizers import Adversary, ImageTokenizer, Perceptual
 from tasks.optimizing import adamw
 from tasks.pictures import grid, show
 
@@ -38,15 +38,18 @@ class CodeUse(Metric):
 
 
 class TokenizerTraining(LightningModule):
-    """Mean squared error plus the quantizer's loss; AdamW, linear warm-up, cosine to zero.
+    """Mean squared error plus the quantizer's loss, and if wanted a perceptual and an adversarial one.
 
-    Batches hold images under `modality`: uint8 or float in 0..1, `(B, C, H, W)`. Each validation writes
-    originals over reconstructions to `samples/` in the run folder, and to loggers that take images.
+    AdamW, linear warm-up, cosine to zero. Batches hold images under `modality`: uint8 or float in 0..1,
+    `(B, C, H, W)`. Each validation writes originals over reconstructions to `samples/` in the run folder, and to
+    loggers that take images.
     """
 
     def __init__(
         self,
-        tokenizer: ViTTokenizer,
+        tokenizer: ImageTokenizer,
+        perceptual: Perceptual | None = None,
+        adversary: Adversary | None = None,
         modality: str = "image",
         lr: float = 4e-3,
         weight_decay: float = 0.01,
@@ -54,7 +57,7 @@ class TokenizerTraining(LightningModule):
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.perceptual, self.adversary = tokenizer, perceptual, adversary
         self.modality, self.lr, self.weight_decay = modality, lr, weight_decay
         self.warmup_steps, self.betas = warmup_steps, betas
         self.val_mse, self.test_mse = MeanSquaredError(), MeanSquaredError()
@@ -68,17 +71,29 @@ class TokenizerTraining(LightningModule):
         return self.tokenizer.grid**2
 
     def configure_optimizers(self) -> Any:
-        return adamw(
-            self, self.tokenizer.parameters(), self.lr, self.betas, self.weight_decay, self.warmup_steps, "cosine"
-        )
+        return adamw(self, self.parameters(), self.lr, self.betas, self.weight_decay, self.warmup_steps)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         images = self._images(batch)
         reconstruction = self.tokenizer(images)
         mse = F.mse_loss(reconstruction.images.float(), images)
-        loss = mse + reconstruction.loss
+        losses = {"mse": mse}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(images, reconstruction.images.float())
+        if self.adversary is not None:
+            verdict = self.adversary(
+                images,
+                reconstruction.images.float(),
+                sum(losses.values()),
+                self.tokenizer.last_layer,
+                self.global_step,
+            )
+            losses |= {"adversarial": verdict.of_generator, "discriminator": verdict.of_discriminator}
+        losses["quantizer"] = reconstruction.loss
+        loss = torch.stack(list(losses.values())).sum()
         self.log("train/loss", loss, batch_size=len(images))
-        self.log("train/mse", mse, prog_bar=True, batch_size=len(images))
+        for name, part in losses.items():
+            self.log(f"train/{name}", part, prog_bar=name == "mse", batch_size=len(images))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -1,11 +1,26 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
-from mmmask.tokenizers.quantizers import CosineQuantizer, FiniteScalarQuantizer, Quantized, Quantizer
-from mmmask.tokenizers.vit_vq import Reconstruction, ViTTokenizer
+from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
+from mmmask.tokenizers.perceptual import Perceptual
+from mmmask.tokenizers.quantizers import (
+    CosineQuantizer,
+    EuclideanQuantizer,
+    FiniteScalarQuantizer,
+    Quantized,
+    Quantizer,
+)
+from mmmask.tokenizers.vit_vq import ViTTokenizer
+from mmmask.tokenizers.vqgan import VQGAN
 
 __all__ = [
+    "VQGAN",
+    "Adversary",
     "CosineQuantizer",
+    "EuclideanQuantizer",
     "FiniteScalarQuantizer",
+    "ImageTokenizer",
+    "Perceptual",
     "Quantized",
     "Quantizer",
     "Reconstruction",

@@ -45,8 +45,8 @@ class Quantizer(nn.Module, ABC):
         """The codes `(..., D)` behind ids `(...)`."""
 
 
-class CosineQuantizer(Quantizer):
-    """Vectors and codes on the unit sphere (ViT-VQGAN); codes follow their vectors by running averages.
+class AveragingQuantizer(Quantizer):
+    """Codes follow the vectors they stand for by running averages.
 
     A code used less than `dead_below` times the mean starts again at a vector of the current batch. At
     the start all codes are dead: so the first batch places them. `commitment` weighs the pull of vectors
@@ -57,43 +57,40 @@ class CosineQuantizer(Quantizer):
     sums: Tensor
     share: Tensor
 
-    def __init__(
-        self,
-        vocab_size: int,
-        dim: int = 16,
-        decay: float = 0.95,
-        commitment: float = 0.005,
-        dead_below: float = 0.03,
-    ) -> None:
+    def __init__(self, vocab_size: int, dim: int, decay: float, commitment: float, dead_below: float) -> None:
         super().__init__()
+        name = type(self).__name__
         if vocab_size < 2 or dim < 2:
-            raise UserError(f"CosineQuantizer: vocab_size {vocab_size} and dim {dim} must both be 2 or more.")
+            raise UserError(f"{name}: vocab_size {vocab_size} and dim {dim} must both be 2 or more.")
         if not 0 <= decay < 1:
-            raise UserError(f"CosineQuantizer: decay is {decay}; give a number from 0 up to, not including, 1.")
+            raise UserError(f"{name}: decay is {decay}; give a number from 0 up to, not including, 1.")
         if not 0 <= dead_below < 1:
-            raise UserError(f"CosineQuantizer: dead_below is {dead_below}; give a number from 0 to below 1.")
+            raise UserError(f"{name}: dead_below is {dead_below}; give a number from 0 to below 1.")
         self.vocab_size, self.dim = vocab_size, dim
         self.decay, self.commitment, self.dead_below = decay, commitment, dead_below
-        self.register_buffer("codebook", F.normalize(torch.randn(vocab_size, dim), dim=-1))  # (V, D)
+        self.register_buffer("codebook", self.placed(torch.randn(vocab_size, dim)))  # (V, D)
         self.register_buffer("sums", torch.zeros(vocab_size, dim))  # running: sum of vectors / all vectors
         self.register_buffer("share", torch.zeros(vocab_size))  # running: number of vectors / all vectors
 
+    @abstractmethod
+    def placed(self, z: Tensor) -> Tensor:
+        """Vectors where codes may lie: all space, or the sphere."""
+
+    @abstractmethod
+    def distance(self, z: Tensor, codes: Tensor) -> Tensor:
+        """What the pull on vectors makes small, `()`."""
+
     def forward(self, z: Tensor) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
-            z = F.normalize(z.float(), dim=-1)
+            z = self.placed(z.float())
             if self.training:
                 self._revive(z.detach())
             ids = self.nearest(z)
             codes = self.codes(ids)
-            loss = self.commitment * (z - codes).square().sum(-1).mean()
+            loss = self.commitment * self.distance(z, codes)
             if self.training:
                 self._follow(z.detach().flatten(0, -2), ids.flatten())
             return Quantized(z + (codes - z).detach(), ids, loss)
-
-    @torch.no_grad()
-    def nearest(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):  # close codes differ in the last digits
-            return (z.float() @ self.codebook.T).argmax(-1)
 
     def codes(self, ids: Tensor) -> Tensor:
         return self.codebook[ids]
@@ -130,14 +127,64 @@ class CosineQuantizer(Quantizer):
 
     @torch.no_grad()
     def _follow(self, vectors: Tensor, ids: Tensor) -> None:
-        """Move each code towards the mean direction of the vectors it stands for, over all ranks."""
+        """Move each code towards the mean of the vectors it stands for, over all ranks."""
         batch = vectors.new_zeros(self.vocab_size, self.dim + 1)  # sums and, last, counts
         batch.index_add_(0, ids, F.pad(vectors, (0, 1), value=1.0))
         batch = sum_over_ranks(batch)
         batch /= batch[:, -1].sum()
         self.sums.lerp_(batch[:, :-1], 1 - self.decay)
         self.share.lerp_(batch[:, -1], 1 - self.decay)
-        self.codebook.copy_(F.normalize(self.sums, dim=-1))
+        self.codebook.copy_(self.placed(self.sums / self.share.clamp(min=1e-12)[:, None]))
+
+
+class CosineQuantizer(AveragingQuantizer):
+    """Vectors and codes on the unit sphere (ViT-VQGAN)."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 16,
+        decay: float = 0.95,
+        commitment: float = 0.005,
+        dead_below: float = 0.03,
+    ) -> None:
+        super().__init__(vocab_size, dim, decay, commitment, dead_below)
+
+    def placed(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=-1)
+
+    def distance(self, z: Tensor, codes: Tensor) -> Tensor:
+        return (z - codes).square().sum(-1).mean()
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):  # close codes differ in the last digits
+            return (z.float() @ self.codebook.T).argmax(-1)
+
+
+class EuclideanQuantizer(AveragingQuantizer):
+    """The nearest code in all space (VQ-VAE)."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 256,
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        dead_below: float = 0.03,
+    ) -> None:
+        super().__init__(vocab_size, dim, decay, commitment, dead_below)
+
+    def placed(self, z: Tensor) -> Tensor:
+        return z
+
+    def distance(self, z: Tensor, codes: Tensor) -> Tensor:
+        return F.mse_loss(z, codes)
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return (self.codebook.square().sum(-1) - 2 * z.float() @ self.codebook.T).argmin(-1)
 
 
 class FiniteScalarQuantizer(Quantizer):

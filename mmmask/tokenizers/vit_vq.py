@@ -8,24 +8,16 @@ Convolutions in place of a plain patch projection learn several times faster on 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.quantizers import Quantizer
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.transformer import Block
-
-
-class Reconstruction(NamedTuple):
-    """Images after the way through their tokens, with the quantizer's own loss."""
-
-    images: Tensor  # (B, C, H, W), not clamped: gradients must not stop at 0 and 1
-    ids: Tensor  # (B, h, w)
-    loss: Tensor  # ()
 
 
 class Tokens2d(nn.Module):
@@ -102,11 +94,11 @@ class BatchSpread(nn.BatchNorm1d):
         self.running_var.lerp_(var, self.momentum)
 
 
-class ViTTokenizer(nn.Module):
+class ViTTokenizer(ImageTokenizer):
     """Square images to a grid of token ids, one per patch, and back.
 
     `width` is the number of channels at full size, doubled at each halving; `dim` that of the `depth`
-    blocks on either side. `encode` and `decode` learn nothing, in whatever mode the module is.
+    blocks on either side.
     """
 
     def __init__(
@@ -145,6 +137,10 @@ class ViTTokenizer(nn.Module):
         self.from_code = nn.Linear(quantizer.dim, dim)
         self.decoder = Decoder(channels, sizes, self.grid, depth, heads)
 
+    @property
+    def last_layer(self) -> Tensor:
+        return self.decoder.head[-1].get_parameter("weight")
+
     def forward(self, images: Tensor) -> Reconstruction:
         z = self._features(images)
         z_q, ids, loss = self.quantizer(self.spread(z.flatten(0, 2)).view_as(z).flatten(1, 2))
@@ -152,7 +148,6 @@ class ViTTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Token ids `(B, h, w)` of images `(B, C, H, W)` in 0..1."""
         z = self._features(images)
         mean, var = self.spread.running_mean, self.spread.running_var
         flat = F.batch_norm(z.flatten(0, 2), mean, var, eps=self.spread.eps)
@@ -160,7 +155,6 @@ class ViTTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
-        """Images in 0..1 for token ids `(B, h, w)`."""
         if ids.shape[1:] != (self.grid, self.grid):
             raise UserError(
                 f"ViTTokenizer: ids have the shape {tuple(ids.shape)}, expected (B, {self.grid}, {self.grid}); "

@@ -1,0 +1,45 @@
+"""What all image tokenizers have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Reconstruction(NamedTuple):
+    """Images after the way through their tokens, with the quantizer's own loss."""
+
+    images: Tensor  # (B, C, H, W), not clamped: gradients must not stop at 0 and 1
+    ids: Tensor  # (B, h, w)
+    loss: Tensor  # ()
+
+
+class ImageTokenizer(nn.Module, ABC):
+    """Square images `(B, C, H, W)` in 0..1 to `grid` x `grid` ids out of `vocab_size`, and back.
+
+    `encode` and `decode` learn nothing, in whatever mode the module is.
+    """
+
+    image_size: int
+    channels: int
+    grid: int
+    vocab_size: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Reconstruction:
+        """There and back, with gradients; learns in training mode."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Token ids `(B, h, w)` of images in 0..1."""
+
+    @abstractmethod
+    def decode(self, ids: Tensor) -> Tensor:
+        """Images in 0..1 for token ids `(B, h, w)`."""
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """The weights that make pixels: where losses of images are weighed against each other."""
