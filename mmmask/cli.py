@@ -223,13 +223,15 @@ def _check(arguments: list[str]) -> int:
     return OK
 
 
-def _call(functions: Any, arguments: list[str], name: str) -> int:
-    """Call a function with arguments read from its signature."""
+def _call(functions: Any, arguments: list[str], name: str, by_place: bool = True) -> int:
+    """Call a function with arguments read from its signature; those that it must have are told by place, or name."""
     import jsonargparse
 
     from mmmask.config_errors import Parser
 
-    result = jsonargparse.auto_cli(functions, args=arguments, prog=f"mmmask {name}", parser_class=Parser)
+    result = jsonargparse.auto_cli(
+        functions, args=arguments, prog=f"mmmask {name}", parser_class=Parser, as_positional=by_place
+    )
     return result if isinstance(result, int) else OK
 
 
@@ -337,6 +339,50 @@ def demo(out: Path = Path("runs/demo")) -> None:
         print(f"  {picture}")
 
 
+def _generate(arguments: list[str]) -> int:
+    """`--class` cannot be the name of a parameter, so it is spelled differently on the way."""
+    from tasks.generating import generate
+
+    return _call(
+        generate, ["--classes" if a == "--class" else a for a in _listed(arguments, "--class")], "generate", False
+    )
+
+
+def _listed(arguments: list[str], option: str) -> list[str]:
+    """`--option a b c` as `--option [a,b,c]`."""
+    out: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        out.append(name if name == option else word)
+        if name == option:
+            values = [value] if equals else []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            quoted = (f'"{v}"' for part in values for v in part.strip("[]").split(",") if v)
+            out.append(f"[{','.join(quoted)}]")
+    return out
+
+
+def _import(arguments: list[str]) -> int:
+    from tasks.models import import_
+
+    return _call(import_, arguments, "import")
+
+
+def _export(arguments: list[str]) -> int:
+    from tasks.models import export
+
+    return _call(export, arguments, "export")
+
+
+def _hub(arguments: list[str]) -> int:
+    from tasks.models import pull, push
+
+    return _call({"push": push, "pull": pull}, arguments, "hub")
+
+
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "see the whole thing work, in minutes, on this machine"),
     "doctor": (_doctor, "say what works on this machine and what to do about the rest"),
@@ -349,6 +395,10 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "validate": (_trainer("validate"), "measure a checkpoint on the validation data"),
     "test": (_trainer("test"), "measure a checkpoint on the test data"),
     "predict": (_trainer("predict"), "run a checkpoint on data"),
+    "generate": (_generate, "draw images with a trained or imported model"),
+    "import": (_import, "make a model of a published checkpoint"),
+    "export": (_export, "write the model of a run as one folder or file"),
+    "hub": (_hub, "push a model to the Hugging Face Hub, or pull one"),
     "tokenize": (_tokenize, "write the tokens of a data set as shards"),
     "shards": (_shards, "convert, index, verify, show, stats of WebDataset shards"),
 }

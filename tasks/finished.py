@@ -11,11 +11,10 @@ from torch import nn
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
 from mmmask.synthesis import ImageGenerator
+from mmmask.tokenizers import ImageTokenizer
 from tasks.training import finding
 from tasks.training.ema import averaged
 from tasks.training.whole_files import WholeFiles
-
-SAMPLER = "mmmask.synthesis.Sampler"
 
 
 def model_of(path: Path) -> Model:
@@ -40,22 +39,27 @@ def model_of(path: Path) -> Model:
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
 
 
-def tokenizer_of(path: Path, generator: ImageGenerator) -> nn.Module:
+def tokenizer_of(path: Path, generator: ImageGenerator) -> ImageTokenizer:
     """The frozen tokenizer at `path`, if it is one for this generator."""
     tokenizer = model_of(path).part("tokenizer", path).requires_grad_(False)
+    fits(tokenizer, generator, path)
+    return tokenizer
+
+
+def fits(tokenizer: ImageTokenizer, generator: ImageGenerator, path: Path) -> None:
+    """Refuse a tokenizer whose tokens are not those that the generator makes."""
     words, tokens = generator.modality.vocab_size, generator.modality.length
     if (tokenizer.vocab_size, tokenizer.grid**2) != (words, tokens):
         raise UserError(
             f"the tokenizer {path} makes {tokenizer.grid**2} tokens out of {tokenizer.vocab_size}, the backbone is "
             f"made for {tokens} out of {words}; set its tokens and vocab_size."
         )
-    return tokenizer
 
 
 def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> Model:
     specs: dict[str, Spec] = {
         "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": given["backbone"]}},
-        "sampler": {"class_path": SAMPLER, "init_args": given.get("sampler") or {}},
+        "sampler": given.get("sampler") or {"class_path": "mmmask.synthesis.Sampler"},
     }
     generator = _trained(specs["generator"], "generator", weights, source)
     assert isinstance(generator, ImageGenerator)

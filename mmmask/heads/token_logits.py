@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class TokenLogits(nn.Module):
-    """`(B, N, dim)` to logits `(B, N, vocab_size)`; the words come from the embedding, without gradient to it."""
+    """`(B, N, dim)` to logits `(B, N, vocab_size)`; the words `(vocab_size, dim)` are given."""
 
     def __init__(self, dim: int, vocab_size: int) -> None:
         super().__init__()
@@ -20,4 +20,4 @@ class TokenLogits(nn.Module):
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
         x = self.norm(F.gelu(self.project(features)))
-        return F.linear(x, words.detach(), self.bias)
+        return F.linear(x, words, self.bias)

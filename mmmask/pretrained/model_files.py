@@ -58,6 +58,15 @@ def is_model(path: Path) -> bool:
     return path.suffix == ".safetensors" or (path / CONFIG).is_file()
 
 
+def has_config(file: Path) -> bool:
+    """Whether a .safetensors file is a model of ours, not only weights."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return "config" in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read(path: Path) -> Model:
     """A model, built and with its weights, in eval mode."""
     file = path if path.suffix == ".safetensors" else path / WEIGHTS

@@ -94,4 +94,5 @@ class ImageGenerator(nn.Module):
             memory = self.remember(tokens, split, context, memory)
             asked = tokens.select(split.asked, split.asked_valid)
             features = backbone.decode(asked, memory, context.condition)
-        return self.head(features, backbone.embedding.table(self.modality.name)), memory if self.reuses else None
+        words = backbone.embedding.table(self.modality.name).detach()  # as published: learned as input alone
+        return self.head(features, words), memory if self.reuses else None

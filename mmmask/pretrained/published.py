@@ -1,0 +1,147 @@
+"""Published checkpoints of AutoNAT, ENAT and the MaskGIT VQGAN as models of ours."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.pretrained.model_files import Model, Spec, build, load_weights
+from mmmask.pretrained.nat import read_autonat, read_enat
+from mmmask.pretrained.vqgan import read_vqgan
+
+WRAPPERS = ("state_dict", "model", "ema", "model_ema")
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, by name. Pickles are read without running what is in them."""
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):  # what old training scripts leave in a file
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds Python objects, which can run code, or is no checkpoint: not loaded.") from error
+    except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged, or no checkpoint.") from error
+    while isinstance(content, dict) and (inner := next((content[w] for w in WRAPPERS if w in content), None)):
+        content = inner
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no weights by name.")
+    return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_published(path: Path, heads: int | None = None, encoder_depth: int | None = None) -> Model:
+    """The model of a published file. What such a file cannot tell is asked for."""
+    weights = weights_of(path)
+    if "mlm_layer.bias" in weights and "token_emb.word_embeddings.weight" in weights:
+        return _autonat(weights, _needed(path, "AutoNAT", heads=heads)["heads"], path)
+    if "mlm_layer.bias" in weights and any(".attn.kv.A." in name for name in weights):
+        return _enat(weights, path, **_needed(path, "ENAT", heads=heads, encoder_depth=encoder_depth))
+    if "quantize.embedding.weight" in weights:
+        return _vqgan(weights, path)
+    known = "AutoNAT, ENAT and the MaskGIT VQGAN"
+    raise UserError(f"{path} is none of the checkpoints that can be imported ({known}); it has {_some(weights)}.")
+
+
+def _needed(path: Path, name: str, **values: int | None) -> dict[str, int]:
+    examples = {"heads": "AutoNAT-L 8, ENAT-L 16", "encoder_depth": "ENAT-L 22"}
+    for key, value in values.items():
+        if value is None:
+            raise UserError(f"{path} is of {name}, and does not tell its {key}: give --{key} ({examples[key]}).")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _autonat(weights: Mapping[str, Tensor], heads: int, path: Path) -> Model:
+    words, dim = weights["token_emb.word_embeddings.weight"].shape
+    blocks = len({name.split(".")[1] for name in weights if name.startswith("in_blocks.")})
+    backbone: Spec = {
+        "class_path": "mmmask.transformer.AutoNAT",
+        "init_args": {
+            "vocab_size": words - 1,
+            "tokens": len(weights["token_emb.position_embeddings.weight"]),
+            "classes": len(weights["context_embed.word_embeddings.weight"]) - 1,
+            "dim": dim,
+            "depth": 2 * blocks + 1,
+            "heads": heads,
+            "mlp_ratio": len(weights["mid_block.mlp.fc1.weight"]) / dim,
+        },
+    }
+    return _generator(backbone, read_autonat(weights), "AutoNATSchedule", {}, path)
+
+
+def _enat(weights: Mapping[str, Tensor], path: Path, heads: int, encoder_depth: int) -> Model:
+    words, dim = weights["x_embedder.word_embeddings.weight"].shape
+    tokens = len(weights["x_embedder.position_embeddings.weight"])
+    depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    if not 0 < encoder_depth < depth:
+        raise UserError(f"{path} has {depth} blocks: encoder_depth must leave some for the decoder.")
+    backbone: Spec = {
+        "class_path": "mmmask.transformer.ENAT",
+        "init_args": {
+            "vocab_size": words - 1,
+            "tokens": tokens,
+            "classes": len(weights["y_embedder.embedding_table.weight"]) - 1,
+            "dim": dim,
+            "encoder_depth": encoder_depth,
+            "decoder_depth": depth - encoder_depth,
+            "heads": heads,
+            "mlp_ratio": len(weights["blocks.0.mlp.fc1.weight"]) / dim,
+        },
+    }
+    large = {"temperature": 4.0, "guidance": 3.5} if tokens == 1024 else {}
+    return _generator(backbone, read_enat(weights, encoder_depth), "ENATSchedule", large, path)
+
+
+def _generator(backbone: Spec, state: dict[str, Tensor], schedule: str, settings: Spec, path: Path) -> Model:
+    specs: dict[str, Spec] = {
+        "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": backbone}},
+        "sampler": {
+            "class_path": "mmmask.synthesis.Sampler",
+            "init_args": {"schedule": {"class_path": f"mmmask.synthesis.{schedule}", "init_args": settings}},
+        },
+    }
+    parts = {name: build(spec) for name, spec in specs.items()}
+    load_weights(parts["generator"], state, path)
+    parts["generator"].eval()
+    return Model(parts, specs)
+
+
+def _vqgan(weights: Mapping[str, Tensor], path: Path) -> Model:
+    words, dim = weights["quantize.embedding.weight"].shape
+    levels = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.down."))
+    width = len(weights["encoder.conv_in.weight"])
+    wide = [len(weights[f"encoder.down.{level}.block.0.conv1.weight"]) // width for level in range(levels)]
+    spec: Spec = {
+        "class_path": "mmmask.tokenizers.VQGAN",
+        "init_args": {
+            "quantizer": {
+                "class_path": "mmmask.tokenizers.EuclideanQuantizer",
+                "init_args": {"vocab_size": words, "dim": dim},
+            },
+            "image_size": 16 * 2 ** (levels - 1),
+            "channels": weights["encoder.conv_in.weight"].shape[1],
+            "width": width,
+            "multiples": wide,
+            "blocks": len({name.split(".")[4] for name in weights if name.startswith("encoder.down.0.block.")}),
+            "published": True,
+        },
+    }
+    tokenizer = build(spec)
+    load_weights(tokenizer, read_vqgan(weights), path)
+    return Model({"tokenizer": tokenizer.eval()}, {"tokenizer": spec})
+
+
+def _some(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)[:3]) + ", ..."

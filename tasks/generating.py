@@ -1,0 +1,178 @@
+"""`mmmask generate`: images of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from mmmask.errors import UserError
+from mmmask.pretrained.model_files import Model, Spec, build
+from mmmask.synthesis import ImageGenerator, Sampler
+from mmmask.tokens import BLANK
+from tasks.finished import model_of
+from tasks.pictures import grid
+
+GREY = 0.5  # of patches that are not decoded yet
+
+
+def generate(
+    checkpoint: Path,
+    classes: list[str] | None = None,
+    texts: Path | None = None,
+    n: int = 8,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+    out: Path = Path("grid.png"),
+    strip: Path | None = None,
+    gif: Path | None = None,
+    image: Path | None = None,
+    mask: Path | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Draw images of classes or texts; the n-th image of a seed is the same in any batch.
+
+    Args:
+        checkpoint: run folder of an image synthesis, or a model that was exported or imported.
+        classes: numbers, or names if the model has them; default: the first ten.
+        texts: .npy file of text vectors (texts, tokens, channels), for a model that follows texts.
+        n: images of each class or text.
+        steps: decoding steps (default: as in training).
+        guidance: how far to lean towards the class, 0 for not at all (default: as in training).
+        temperature: how freely words are drawn (default: as in training).
+        seed: of the first image; each further one has the next.
+        out: picture to write, a row for each class or text.
+        strip: picture of the decoding steps, a row for each class or text.
+        gif: the same as a film.
+        image: picture to fill in or to extend; needs mask.
+        mask: picture whose white parts are to be drawn anew; the rest is kept.
+        batch_size: images drawn at once.
+        device: cpu, cuda, ...; auto takes a GPU if there is one.
+    """
+    if n < 1 or batch_size < 1:
+        raise UserError(f"generate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
+    model = model_of(checkpoint)
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
+    sampler = _sampler(model, steps=steps, guidance=guidance, temperature=temperature)
+    given = _given(generator, classes, texts).to(where)
+    rows = given.repeat_interleave(n, 0)
+    kept = _kept(tokenizer, image, mask)
+    films = []
+    batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
+    for some, seeds in track(batches, "drawing", transient=True, disable=len(batches) < 2):
+        start = None if kept is None else kept.to(where).expand(len(some), -1)
+        states = [decoded.ids.cpu() for decoded in sampler.steps(generator, some, seeds, start)]
+        films.append(torch.stack(states, 1))  # (B, steps, L)
+    ids = torch.cat(films)
+    images = _images(tokenizer, ids[:, -1], batch_size)
+    _save(grid(images, n), out)
+    if strip or gif:
+        frames = _unfinished(images[::n], ids[::n], tokenizer.grid)  # the first of each row
+        if strip:
+            _save(grid(frames.flatten(0, 1), frames.shape[1]), strip)
+        if gif:
+            film = [_picture(grid(frame, min(10, len(frames)))) for frame in frames.unbind(1)]
+            gif.parent.mkdir(parents=True, exist_ok=True)
+            film[0].save(gif, save_all=True, append_images=film[1:], duration=[250] * (len(film) - 1) + [1500], loop=0)
+
+
+def _sampler(model: Model, **changes: float | None) -> Sampler:
+    """The model's sampler, with another number of steps, guidance or temperature if they are given."""
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler", "init_args": {}}
+    if not wanted:
+        return build(spec)
+    given = dict(spec.get("init_args") or {})
+    schedule = dict(given.get("schedule") or {"class_path": "mmmask.synthesis.CosineSchedule"})
+    arguments = dict(schedule.get("init_args") or {})
+    schedule["init_args"] = {**arguments, **wanted}
+    try:
+        return build({**spec, "init_args": {**given, "schedule": schedule}})
+    except UserError as error:
+        name = schedule["class_path"].rpartition(".")[2]
+        raise UserError(f"the schedule of this model ({name}) cannot be changed so: {error}") from error
+
+
+def _given(generator: ImageGenerator, classes: Sequence[str] | None, texts: Path | None) -> Tensor:
+    """Classes `(k,)`, or text vectors `(k, n, channels)`."""
+    known = generator.classes
+    if known is None:
+        if texts is None:
+            raise UserError("this model follows texts: give --texts FILE.npy with their vectors.")
+        try:
+            return torch.from_numpy(np.load(texts)).float()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{texts} is no .npy file of numbers.") from error
+    if texts is not None:
+        raise UserError("this model follows classes, not texts: give --class instead of --texts.")
+    if classes is None:
+        return torch.arange(min(known, 10))
+    numbers = []
+    for name in classes:
+        if not name.isdecimal() or int(name) >= known:
+            raise UserError(f"there is no class '{name}': the model knows 0 to {known - 1}.")
+        numbers.append(int(name))
+    return torch.tensor(numbers)
+
+
+def _kept(tokenizer: Any, image: Path | None, mask: Path | None) -> Tensor | None:
+    """Ids `(1, L)` of a picture, BLANK where the mask is white."""
+    if image is None and mask is None:
+        return None
+    if image is None or mask is None:
+        raise UserError("generate: image and mask go together: the picture, and which part of it is drawn anew.")
+    side, mode = tokenizer.image_size, "L" if tokenizer.channels == 1 else "RGB"
+    pixels, white = _pixels(image, mode, side), _pixels(mask, "L", side)
+    ids = tokenizer.encode(pixels[None].to(next(tokenizer.parameters()).device)).cpu()
+    patch = side // tokenizer.grid
+    drawn = torch.nn.functional.max_pool2d(white[None], patch)[:, 0] > 0.5  # any white in a patch: all of it
+    return torch.where(drawn, BLANK, ids).flatten(1)
+
+
+def _pixels(path: Path, mode: str, side: int) -> Tensor:
+    try:
+        with Image.open(path) as picture:
+            array = np.asarray(picture.convert(mode).resize((side, side)), dtype=np.float32) / 255
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{path} is no picture that can be read.") from error
+    return torch.from_numpy(array).reshape(side, side, -1).permute(2, 0, 1)
+
+
+def _images(tokenizer: Any, ids: Tensor, batch_size: int) -> Tensor:
+    device = next(tokenizer.parameters()).device
+    grids = ids.view(-1, tokenizer.grid, tokenizer.grid).split(batch_size)
+    return torch.cat([tokenizer.decode(some.to(device)).float().cpu() for some in grids])
+
+
+def _unfinished(images: Tensor, ids: Tensor, side: int) -> Tensor:
+    """What is known of images `(k, C, H, W)` after each step `(k, steps, L)`: `(k, steps, C, H, W)`."""
+    patch = images.shape[-1] // side
+    blank = (ids == BLANK).unflatten(-1, (side, side))[:, :, None]
+    hidden = blank.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+    return torch.where(hidden, GREY, images[:, None])
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    return to_pil_image(pixels.clamp(0, 1))
+
+
+def _save(pixels: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _picture(pixels).save(path)
+    except ValueError as error:
+        raise UserError(f"{path}: pictures are written as .png or .jpg.") from error
+    print(path)

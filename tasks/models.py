@@ -1,0 +1,111 @@
+"""`mmmask import` and `mmmask export`: models as files of ours, from others and to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from torch import nn
+
+from mmmask.errors import UserError
+from mmmask.pretrained import model_files
+from mmmask.pretrained.model_files import Model
+from mmmask.pretrained.published import read_published
+from tasks.finished import fits, model_of
+
+
+def import_(
+    checkpoint: Path,
+    out: Path,
+    tokenizer: Path | None = None,
+    heads: int | None = None,
+    encoder_depth: int | None = None,
+) -> None:
+    """Make a model of ours of a published checkpoint: AutoNAT, ENAT, or the MaskGIT VQGAN.
+
+    Args:
+        checkpoint: nnet_ema.pth, vqgan_jax_strongaug.ckpt, ...; its kind is found out.
+        out: folder, or .safetensors file, to write.
+        tokenizer: published VQGAN or model of ours to keep with a generator, so that it can draw pictures.
+        heads: attention heads, which AutoNAT's and ENAT's files do not tell.
+        encoder_depth: blocks before the decoder, which ENAT's files do not tell.
+    """
+    model = read_published(checkpoint, heads, encoder_depth)
+    if tokenizer is not None:
+        other = model_of(tokenizer) if tokenizer.is_dir() or _ours(tokenizer) else read_published(tokenizer)
+        fits(other.part("tokenizer", tokenizer), model.part("generator", checkpoint), tokenizer)
+        model.parts["tokenizer"], model.specs["tokenizer"] = other.parts["tokenizer"], other.specs["tokenizer"]
+    _write(out, model, f"Imported from `{checkpoint.name}`.")
+
+
+def export(run: Path, out: Path) -> None:
+    """Write the model of a run as one folder, or .safetensors file: weights, configuration, sampling, model card.
+
+    Args:
+        run: run folder; the best checkpoint is taken, averaged weights if there are any.
+        out: folder, or .safetensors file, to write.
+    """
+    _write(out, model_of(run), f"Trained by mmmask ({run.name}).")
+
+
+def push(model: Path, repository: str, private: bool = False) -> None:
+    """Upload an exported model to the Hugging Face Hub.
+
+    Args:
+        model: folder that `mmmask export` or `import` wrote.
+        repository: OWNER/NAME there; made if it does not exist.
+        private: for a new one.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not model_files.is_model(model) or not model.is_dir():
+        raise UserError(f"{model} is no folder that mmmask exported.")
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=model)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"the Hub did not take {model}: {error}. `hf auth login` says who you are.") from error
+    print(f"https://huggingface.co/{repository}")
+
+
+def pull(repository: str, out: Path) -> None:
+    """Download a model from the Hugging Face Hub.
+
+    Args:
+        repository: OWNER/NAME there.
+        out: folder to write.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    files = [model_files.WEIGHTS, model_files.CONFIG, model_files.CARD]
+    try:
+        snapshot_download(repository, local_dir=out, allow_patterns=files)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"the Hub did not give {repository}: {error}.") from error
+    model_files.read(out)
+    print(out)
+
+
+def _ours(path: Path) -> bool:
+    return path.suffix == ".safetensors" and model_files.has_config(path)
+
+
+def _write(out: Path, model: Model, origin: str) -> None:
+    model_files.write(out, model, _card(model, origin))
+    print(out)
+
+
+def _card(model: Model, origin: str) -> str:
+    """The model card: what it is, how it was made, how it draws."""
+    lines = ["---", "library_name: mmmask", "tags: [mmmask, masked-transformer]", "---", ""]
+    lines += ["# " + " + ".join(model.parts), "", origin, ""]
+    if "generator" in model.parts:
+        lines += ["```bash", "mmmask generate --checkpoint . --class 0 1 2 --n 4 --out grid.png", "```", ""]
+    for name, spec in model.specs.items():
+        part = model.parts[name]
+        size = f", {sum(p.numel() for p in part.parameters()):,} parameters" if isinstance(part, nn.Module) else ""
+        lines += [f"## {name}{size}", "", "```yaml", yaml.safe_dump(spec, sort_keys=False).rstrip(), "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""Image synthesis learns, reuses as it will when decoding, and says what does not fit."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from mmmask.errors import UserError
+from mmmask.masking import Cosine, Fixed, RatioMask
+from mmmask.synthesis import CosineSchedule, ENATSchedule, Sampler
+from mmmask.tokens import Split
+from mmmask.transformer import ENAT, AutoNAT
+from tasks.image_synthesis import ImageSynthesis, _Draw, _in_two
+from tasks.training.ema import EMA
+from tasks.training.randomness import Randomness
+
+WORDS, LENGTH, CLASSES = 8, 16, 3
+
+
+def backbone(family="enat", **changes):
+    if family == "enat":
+        sizes = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "heads": 2, "dropout": 0.0}
+        return ENAT(WORDS, LENGTH, CLASSES, **{**sizes, **changes})
+    return AutoNAT(WORDS, LENGTH, CLASSES, **{"dim": 32, "depth": 3, "heads": 2, "dropout": 0.0, **changes})
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Grids in which the class and one visible token tell all: word = class + 2 * (column is odd) + a shift."""
+
+    def __len__(self):
+        return 256
+
+    def __getitem__(self, n):
+        label, shift = n % CLASSES, n // CLASSES % 2
+        ids = (label + 3 * shift + torch.arange(LENGTH) % 2) % WORDS
+        return {"key": str(n), "image": ids.view(4, 4), "label": label}
+
+
+def loader(shuffle=True, batch_size=32):
+    return torch.utils.data.DataLoader(Pictures(), batch_size, shuffle=shuffle)
+
+
+def trainer(tmp_path, steps, *callbacks, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        callbacks=[Randomness(), *callbacks],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("family", ["enat", "autonat"])
+def test_it_learns_what_there_is_to_learn(family, tmp_path):
+    pl.seed_everything(0)
+    masks = RatioMask(Cosine())  # all masked often enough, for a grid so small
+    task = ImageSynthesis(
+        backbone(family), None, masks=masks, lr=1e-2, warmup_steps=10, decay="cosine", label_smoothing=0
+    )
+    runner = trainer(tmp_path, 400, EMA(0.9))
+    runner.fit(task, loader(), loader(shuffle=False))
+    # Without any visible token the shift cannot be known: log 2 is left, and only then.
+    assert runner.callback_metrics["val/loss"] < 0.15
+    task.sampler = Sampler(CosineSchedule(12))  # the first step reveals one token, which decides the shift
+    given = torch.arange(CLASSES).repeat(20)
+    ids = task.sampler.sample(task.generator, given, range(60))
+    first = (ids[:, :1] - given[:, None]) % WORDS
+    wanted = (given[:, None] + first + torch.arange(LENGTH) % 2) % WORDS
+    assert (ids == wanted).float().mean() > 0.9
+    assert ((first == 0) | (first == 3)).float().mean() > 0.9
+    assert 0.2 < (first == 0).float().mean() < 0.8
+
+
+def test_reuse_is_trained_with_features_of_the_average_and_no_gradient_reaches_them(tmp_path):
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, task, optimizer):
+            weight = task.generator.backbone.reuse.mlp[0].weight
+            seen.append(weight.grad is not None)
+
+    torch.manual_seed(0)
+    task = ImageSynthesis(backbone(), masks=RatioMask(Fixed(0.5), per="batch"), reuse=0.5, decay="constant")
+    runner = trainer(tmp_path, 16, EMA(0.5), Watch())
+    runner.fit(task, loader())
+    assert 3 < sum(seen) < 13
+    task = ImageSynthesis(backbone(), reuse=0.0)
+    seen.clear()
+    trainer(tmp_path, 4, Watch()).fit(task, loader())
+    assert not any(seen)
+
+
+def test_known_tokens_are_parted_into_earlier_and_new():
+    torch.manual_seed(0)
+    whole = Split(torch.arange(10).expand(2, -1), torch.arange(10, 16).expand(2, -1))
+    counts = set()
+    for seed in range(20):
+        earlier, new = _in_two(whole, _Draw(torch.Generator().manual_seed(seed), 2))
+        both = torch.cat([earlier.known, new.known], 1)
+        assert both.sort(1).values.tolist() == whole.known.tolist()
+        assert torch.equal(new.asked, whole.asked)
+        counts.add(new.known.shape[1])
+    assert min(counts) <= 1
+    assert max(counts) >= 9
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": "picture"}, "the batch has no 'picture', only image, key, label"),
+        ({"backbone": AutoNAT(WORDS, 25, CLASSES, dim=8, heads=2)}, "16 tokens, the model is made for 25"),
+        ({"backbone": AutoNAT(4, LENGTH, CLASSES, dim=8, heads=2)}, "outside the vocabulary 0..3 of this model"),
+        ({"backbone": AutoNAT(WORDS, LENGTH, 2, dim=8, heads=2)}, "class 2 in the data, but the backbone knows 0 to 1"),
+        ({"unconditional": 1.0}, "unconditional is a share"),
+        ({"lr": 0.0}, "lr must be above 0"),
+    ],
+)
+def test_what_does_not_fit_is_told(change, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        trainer(tmp_path, 1).fit(ImageSynthesis(**{"backbone": backbone(), **change}), loader())
+
+
+def test_the_cosine_needs_an_end(tmp_path):
+    with pytest.raises(UserError, match="needs an end; set trainer.max_steps"):
+        trainer(tmp_path, -1, max_epochs=-1).fit(ImageSynthesis(backbone(), decay="cosine"), loader())
+
+
+def test_pictures_need_a_tokenizer(tmp_path):
+    task = ImageSynthesis(backbone(), sampler=Sampler(ENATSchedule(2)))
+    with pytest.raises(UserError, match="no tokenizer to make tokens of images"):
+        task.generate(torch.tensor([0]), [0])
