@@ -365,6 +365,68 @@ def _listed(arguments: list[str], option: str) -> list[str]:
     return out
 
 
+def _evaluate(arguments: list[str]) -> int:
+    return _call(evaluate, arguments, "evaluate", False)
+
+
+def evaluate(
+    checkpoint: Path,
+    judge: Path | None = None,
+    inception: Path | None = None,
+    real: str | None = None,
+    field: str = "png",
+    statistics: Path | None = None,
+    save_statistics: Path | None = None,
+    n: int = 1000,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str = "auto",
+    out: Path | None = None,
+) -> None:
+    """Draw images of all classes and score them: Frechet distance (FID), inception score, precision and recall,
+    consistency with the class.
+
+    Args:
+        checkpoint: run folder of an image synthesis, or a model that was exported or imported.
+        judge: classifier of mmmask whose features are compared; or:
+        inception: weights of FID's Inception, as torch-fidelity publishes them.
+        real: shards of real images to compare with.
+        field: of the shards that holds the image.
+        statistics: mean and covariance of real features (.npz with mu, sigma) instead of real images.
+        save_statistics: where to keep those of the real images.
+        n: images to draw, as many of each class.
+        steps: decoding steps (default: as in training).
+        guidance: how far to lean towards the class (default: as in training).
+        temperature: how freely words are drawn (default: as in training).
+        seed: of the first image; each further one has the next.
+        batch_size: images drawn at once.
+        device: cpu, cuda, ...; auto takes a GPU if there is one.
+        out: file that gets a line of JSON with the scores and all settings.
+    """
+    from datamodules import Image, ShardData
+    from tasks.evaluating import Evaluation, extractor_of
+
+    evaluation = Evaluation(checkpoint, extractor_of(judge, inception), device)
+    if statistics is not None:
+        evaluation.scores.add_statistics(statistics)
+    if real is not None:
+        tokenizer = evaluation.tokenizer
+        image = Image(field=field, size=tokenizer.image_size, channels=tokenizer.channels)
+        data = ShardData(real, {"image": image}, test=real, batch_size=batch_size)
+        data.setup("test")
+        for batch in data.test_dataloader():
+            evaluation.add_real(batch["image"])
+    if save_statistics is not None:
+        evaluation.scores.save_statistics(save_statistics)
+    row = evaluation.run(n, seed, batch_size, out, steps=steps, guidance=guidance, temperature=temperature)
+    for name, value in row.items():
+        if isinstance(value, float):
+            print(f"{name:<18} {value:.4g}")
+
+
 def _import(arguments: list[str]) -> int:
     from tasks.models import import_
 
@@ -396,6 +458,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "test": (_trainer("test"), "measure a checkpoint on the test data"),
     "predict": (_trainer("predict"), "run a checkpoint on data"),
     "generate": (_generate, "draw images with a trained or imported model"),
+    "evaluate": (_evaluate, "score the images that a model draws: FID, precision, recall, class consistency"),
     "import": (_import, "make a model of a published checkpoint"),
     "export": (_export, "write the model of a run as one folder or file"),
     "hub": (_hub, "push a model to the Hugging Face Hub, or pull one"),

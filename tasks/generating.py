@@ -62,9 +62,9 @@ def generate(
     if n < 1 or batch_size < 1:
         raise UserError(f"generate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
     model = model_of(checkpoint)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
-    sampler = _sampler(model, steps=steps, guidance=guidance, temperature=temperature)
+    sampler, _ = sampler_of(model, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(generator, classes, texts).to(where)
     rows = given.repeat_interleave(n, 0)
     kept = _kept(tokenizer, image, mask)
@@ -87,18 +87,27 @@ def generate(
             film[0].save(gif, save_all=True, append_images=film[1:], duration=[250] * (len(film) - 1) + [1500], loop=0)
 
 
-def _sampler(model: Model, **changes: float | None) -> Sampler:
-    """The model's sampler, with another number of steps, guidance or temperature if they are given."""
+def chosen_device(name: str) -> torch.device:
+    """The device of this name; `auto` is a GPU if there is one."""
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise UserError(f"there is no device '{name}': give cpu, cuda, cuda:1, mps or auto.") from error
+
+
+def sampler_of(model: Model, **changes: float | None) -> tuple[Sampler, Spec]:
+    """The model's sampler, with another number of steps, guidance or temperature if they are given; and its spec."""
     wanted = {name: value for name, value in changes.items() if value is not None}
     spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler", "init_args": {}}
     if not wanted:
-        return build(spec)
+        return build(spec), spec
     given = dict(spec.get("init_args") or {})
     schedule = dict(given.get("schedule") or {"class_path": "mmmask.synthesis.CosineSchedule"})
     arguments = dict(schedule.get("init_args") or {})
     schedule["init_args"] = {**arguments, **wanted}
     try:
-        return build({**spec, "init_args": {**given, "schedule": schedule}})
+        spec = {**spec, "init_args": {**given, "schedule": schedule}}
+        return build(spec), spec
     except UserError as error:
         name = schedule["class_path"].rpartition(".")[2]
         raise UserError(f"the schedule of this model ({name}) cannot be changed so: {error}") from error

@@ -1,0 +1,142 @@
+"""Import, export, generate, evaluate: as a user would, from published files and runs to pictures and scores."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from nat_reference import vectors
+from PIL import Image
+
+from mmmask.cli import main
+from mmmask.metrics import Classifier
+from mmmask.pretrained.model_files import Model, build, read, write
+from mmmask.synthesis import CosineSchedule, Sampler
+
+TOKENIZER = {
+    "class_path": "mmmask.tokenizers.ViTTokenizer",
+    "init_args": {
+        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
+        "image_size": 32,
+        "patch": 4,
+        "dim": 16,
+        "width": 4,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """The reference's small ENAT (64 tokens out of 24), with a tokenizer that fits it."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    tokenizer = build(TOKENIZER)
+    tokenizer(torch.rand(8, 3, 32, 32))  # places the codes
+    write(folder / "tokenizer", Model({"tokenizer": tokenizer}, {"tokenizer": TOKENIZER}), "")
+    torch.save(vectors("enat_weights"), folder / "enat.pth")
+    options = ["--heads", "4", "--encoder_depth", "3", "--tokenizer", str(folder / "tokenizer")]
+    assert main(["import", str(folder / "enat.pth"), str(folder / "enat"), *options]) == 0
+    return folder / "enat"
+
+
+def generate(checkpoint, out, *options):
+    return main(["generate", "--checkpoint", str(checkpoint), "--out", str(out), *map(str, options)])
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_an_imported_model_draws_a_grid_a_strip_and_a_film(imported, tmp_path, capsys):
+    options = ["--class", 3, 7, "--n", 2, "--steps", 3, "--strip", tmp_path / "s.png", "--gif", tmp_path / "s.gif"]
+    assert generate(imported, tmp_path / "g.png", *options) == 0
+    grid, strip = pixels(tmp_path / "g.png"), pixels(tmp_path / "s.png")
+    assert grid.shape[0] == grid.shape[1]  # 2 classes x 2 images
+    assert strip.shape[1] / strip.shape[0] == pytest.approx(3 / 2, rel=0.01)  # 3 steps x 2 classes
+    assert Image.open(tmp_path / "s.gif").n_frames == 3
+    side = grid.shape[0] // 2
+    last = strip[:side, -side:]
+    assert np.abs(last.astype(int) - grid[:side, :side]).mean() < 12  # the last step is the image
+    assert (strip[: side // 2, : side // 2] == 127).mean() > 0.5  # at the first most is grey
+
+
+def test_images_of_a_seed_are_the_same_in_any_batch(imported, tmp_path):
+    generate(imported, tmp_path / "a.png", "--class", "3,7", "--n", 3, "--batch_size", 4)
+    generate(imported, tmp_path / "b.png", "--class", "3,7", "--n", 3, "--batch_size", 1)
+    assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
+    generate(imported, tmp_path / "c.png", "--class", "3,7", "--n", 3, "--seed", 9)
+    assert (pixels(tmp_path / "a.png") != pixels(tmp_path / "c.png")).any()
+
+
+def test_only_the_white_part_of_the_mask_is_drawn_anew(imported, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    mask = np.zeros((32, 32), dtype=np.uint8)
+    mask[:, 16:] = 255
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    both = ["--image", tmp_path / "p.png", "--mask", tmp_path / "m.png", "--class", 1]
+    assert generate(imported, tmp_path / "a.png", *both, "--n", 1) == 0
+    tokenizer = read(imported).parts["tokenizer"]
+    seen = torch.from_numpy(pixels(tmp_path / "a.png").copy()).permute(2, 0, 1) / 255
+    kept = tokenizer.encode(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[:, :, :4]
+    sampler, generator = Sampler(CosineSchedule(1)), read(imported).parts["generator"]
+    assert seen.shape[0] == 3
+    start = torch.full((1, 8, 8), -1)
+    start[:, :, :4] = kept
+    filled = sampler.sample(generator, torch.tensor([1]), [0], start.flatten(1)).view(1, 8, 8)
+    assert torch.equal(filled[:, :, :4], kept)
+
+
+def test_scores_come_with_all_settings(imported, tmp_path, capsys):
+    spec = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 1000, "channels": 3, "dim": 8}}
+    write(tmp_path / "judge", Model({"judge": Classifier(1000, 3, 8)}, {"judge": spec}), "")
+    np.savez(tmp_path / "real.npz", mu=np.zeros(8), sigma=np.eye(8))
+    options = ["--judge", tmp_path / "judge", "--statistics", tmp_path / "real.npz", "--n", 20, "--steps", 2]
+    options += ["--guidance", 1.5, "--out", tmp_path / "scores.jsonl"]
+    for _ in range(2):
+        assert main(["evaluate", "--checkpoint", str(imported), *map(str, options)]) == 0
+    first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
+    assert first == second
+    assert first["sampler"]["init_args"]["schedule"]["init_args"] == {"steps": 2, "guidance": 1.5}
+    assert first["frechet_distance"] > 0
+    assert "frechet_distance" in capsys.readouterr().out
+
+
+def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):
+    assert main(["export", str(imported), str(tmp_path / "all.safetensors")]) == 0
+    generate(imported, tmp_path / "a.png", "--n", 1)
+    generate(tmp_path / "all.safetensors", tmp_path / "b.png", "--n", 1)
+    assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
+    card = (imported / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "mmmask"
+    assert "ENATSchedule" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "1000"], "there is no class '1000': the model knows 0 to 999"),
+        (["--class", "cat"], "there is no class 'cat'"),
+        (["--texts", "a.npy"], "follows classes, not texts"),
+        (["--image", "a.png"], "image and mask go together"),
+        (["--image", "none.png", "--mask", "none.png"], "none.png does not exist"),
+        (["--n", "0"], "n and batch_size must be 1 or more"),
+        (["--device", "gpu"], "there is no device 'gpu'"),
+        (["--steps", "0"], "steps is 0"),
+        (["--out", "a.xyz"], "pictures are written as"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(imported, options, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--out", "a.png", *options] if "--out" not in options else options
+    assert main(["generate", "--checkpoint", str(imported), *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_other_tokens_is_refused(imported, tmp_path, capsys):
+    torch.save(vectors("autonat_weights"), tmp_path / "nat.pth")
+    options = ["--heads", "4", "--tokenizer", str(imported.parent / "tokenizer")]
+    assert main(["import", str(tmp_path / "nat.pth"), str(tmp_path / "out"), *options]) == 2
+    assert "makes 64 tokens out of 24, the backbone is made for 256 out of 24" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
