@@ -135,9 +135,8 @@ def main():
     out = arguments.out.absolute()
     (train, labels), (test, test_labels) = pictures("train"), pictures("test")
     look = judge(out / "judge.safetensors", train, labels)
-    print(
-        "| | consistency | Frechet distance | precision | recall | GFLOP an image; s for 1,000 |\n" + "|---" * 6 + "|"
-    )
+    print("| | consistency | Frechet distance | precision | recall | GFLOP an image; s for 1,000 |")
+    print("|---|---|---|---|---|---|")
     references(look, train, labels, test, test_labels)
     classes, gathered, seconds = torch.arange(IMAGES) % 10, {}, []
     for seed in arguments.seeds:
