@@ -96,7 +96,9 @@ def _shard(root: nn.Module, mesh: DeviceMesh, param_dtype: torch.dtype | None) -
     always finds the same kind.
     """
     policy = MixedPrecisionPolicy(param_dtype, torch.float32 if param_dtype else None)
-    for module in (*(block for block in _blocks(root) if block is not root), root):
+    blocks = [block for block in _blocks(root) if block is not root]
+    adapted = [block.modulation for block in blocks if block.style.adaptive]  # called before the block they belong to
+    for module in (*adapted, *blocks, root):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     _gather_in_public_methods(root)
 

@@ -84,6 +84,11 @@ class ImageSynthesis(LightningModule):
         self._shown: Tensor | None = None
 
     @property
+    def uses_all_weights(self) -> bool:
+        """Whether each step has gradients for all: DDP must know. Weights for reuse have them in some steps alone."""
+        return not self.generator.reuses
+
+    @property
     def tokens_per_sample(self) -> int:
         """For the speed in tokens."""
         return self.generator.modality.length

@@ -76,7 +76,7 @@ class Block(nn.Module):
             self.cross = Attention(dim, heads, own=False, reads=True, bias=style.qkv_bias)
         self.norm_mlp = Norm(dim, style)
         self.mlp = Mlp(dim, style)
-        self.reads, self.long_skip = reads, long_skip
+        self.style, self.reads, self.long_skip = style, reads, long_skip
         self.parts = 8 if reads == "read" else 6  # shift, scale (and those of the memory), gate; shift, scale, gate
         if style.adaptive:
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, self.parts * dim))

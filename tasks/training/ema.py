@@ -36,10 +36,11 @@ class EMA(pl.Callback):
 
     @classmethod
     def of(cls, task: pl.LightningModule) -> dict[str, Tensor]:
-        """The averages a training has at this moment, or the weights themselves if it keeps none."""
+        """The averages that a training keeps, for `functional_call`; nothing if it keeps none, or in shards."""
         for callback in task.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, cls) and callback.average and not callback._swapped:
-                return callback.average
+            if isinstance(callback, cls) and not callback._swapped:
+                sharded = any(isinstance(average, DTensor) for average in callback.average.values())
+                return {} if sharded else callback.average
         return {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -35,6 +35,8 @@ class Parallel(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Have `configure_model` apply it: Lightning calls it after every `setup`, and demands one for sharding."""
+        if isinstance(trainer.strategy, DDPStrategy) and not getattr(pl_module, "uses_all_weights", True):
+            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         shards = isinstance(trainer.strategy, ModelParallelStrategy)
         wanted = stage == "fit" and (self.activation_checkpointing or self.compile)
         if self._done is pl_module or not (shards or wanted):

@@ -8,8 +8,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 
-from datamodules import Image, ShardData
+from datamodules import Image, Label, ShardData
+from mmmask.masking import Beta, RatioMask
 from mmmask.tokenizers import CosineQuantizer, ViTTokenizer
+from mmmask.transformer import ENAT, AutoNAT
+from tasks.image_synthesis import ImageSynthesis
 from tasks.tokenizer_training import TokenizerTraining
 from tasks.training.ema import EMA
 from tasks.training.parallel import FullySharded, Parallel
@@ -33,18 +36,54 @@ class Watch(Callback):
         trainer.should_stop = trainer.global_step == self.stop_at
 
 
-def task() -> LightningModule:
+def tokenizer_task() -> LightningModule:
     """A tokenizer of 16-pixel pictures whose codes are born and die."""
-    tokenizer = ViTTokenizer(CosineQuantizer(32, 8), 16, dim=32, heads=4, width=8)
-    return TokenizerTraining(tokenizer, warmup_steps=3)
+    return TokenizerTraining(tokenizer(), warmup_steps=3)
 
 
-def train(shards, folder, strategy="one", ranks=1, nodes=1, save_at=(), stop_at=STEPS, resume=None, **parallel):
+def tokenizer():
+    return ViTTokenizer(CosineQuantizer(32, 8), 16, dim=32, heads=4, width=8)
+
+
+def enat_task() -> LightningModule:
+    """Synthesis with reuse from tokens made on the way; without dropout, which differs between ranks."""
+    backbone = ENAT(32, 16, 10, dim=32, encoder_depth=2, decoder_depth=2, heads=4, dropout=0.0)
+    return synthesis_task(backbone, RatioMask(Beta(4, 2), per="batch"))
+
+
+def autonat_task() -> LightningModule:
+    """Synthesis with another share of masked tokens for each sample."""
+    return synthesis_task(AutoNAT(32, 16, 10, dim=32, depth=3, heads=4, dropout=0.0), RatioMask(Beta(4, 2)))
+
+
+def synthesis_task(backbone, masks) -> LightningModule:
+    task = ImageSynthesis(backbone, masks=masks, lr=3e-3, warmup_steps=3, decay="cosine")
+    frozen = tokenizer().train()
+    frozen(torch.rand(32, 3, 16, 16))  # places the codes
+    task.__dict__["tokenizer"] = frozen.eval().requires_grad_(False)
+    return task
+
+
+TASKS = {"tokenizer": tokenizer_task, "enat": enat_task, "autonat": autonat_task}
+
+
+def train(
+    shards,
+    folder,
+    strategy="one",
+    ranks=1,
+    nodes=1,
+    save_at=(),
+    stop_at=STEPS,
+    resume=None,
+    kind="tokenizer",
+    **parallel,
+):
     """Train in this process, one of `ranks` on each of `nodes`."""
     torch.set_num_threads(1)
     seed_everything(0, verbose=False)
     images = Image(field="jpg", size=16, flip=True)
-    data = ShardData(shards, {"image": images}, val=shards, batch_size=BATCH // (ranks * nodes))
+    data = ShardData(shards, {"image": images, "label": Label()}, val=shards, batch_size=BATCH // (ranks * nodes))
     Path(folder).mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         accelerator="cpu",
@@ -64,7 +103,7 @@ def train(shards, folder, strategy="one", ranks=1, nodes=1, save_at=(), stop_at=
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(task(), data, ckpt_path=resume, weights_only=True)
+    trainer.fit(TASKS[kind](), data, ckpt_path=resume, weights_only=True)
 
 
 def losses(folder):

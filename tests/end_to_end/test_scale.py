@@ -63,6 +63,23 @@ def test_ddp_and_sharded_runs_of_two_and_four_processes_are_the_run_of_one(shard
         assert_same_run(tmp_path / run, alone)
 
 
+@pytest.mark.parametrize("task", ["enat", "autonat"])
+def test_synthesis_by_two_processes_is_that_of_one(shards, tmp_path, task):
+    """Masks, dropped classes and reuse are drawn for all ranks together."""
+    together(1, ranked, shards, tmp_path / "alone", kind=task)
+    assert losses(tmp_path / "alone")[STEPS - 1] < 0.97 * losses(tmp_path / "alone")[0]
+    together(2, ranked, shards, tmp_path / "ddp", "ddp", 2, kind=task)
+    assert_same_run(tmp_path / "ddp", tmp_path / "alone")
+    if task == "autonat":  # averages in shards cannot simulate an earlier step: the weights themselves do
+        together(2, ranked, shards, tmp_path / "sharded", "folder", 2, kind=task)
+        assert_same_run(tmp_path / "sharded", tmp_path / "alone")
+
+
+def test_synthesis_with_reuse_trains_in_shards(shards, tmp_path):
+    together(2, ranked, shards, tmp_path / "sharded", "folder", 2, kind="enat")
+    assert losses(tmp_path / "sharded")[STEPS - 1] < 0.97 * losses(tmp_path / "sharded")[0]
+
+
 def test_a_resumed_sharded_run_is_the_uninterrupted_one_to_the_last_bit(shards, tmp_path):
     half = STEPS // 2
     together(2, ranked, shards, tmp_path / "quiet", "folder", 2, save_at=[half])
