@@ -297,6 +297,8 @@ def test_every_shipped_configuration_is_valid(mmmask, capsys, name):
     printed(mmmask, "--config", f"configs/{name}")
     shown = yaml.safe_load(capsys.readouterr().out)
     written = yaml.safe_load((CONFIGS / name).read_text())
+    callbacks = [callback["class_path"] for callback in written["trainer"].pop("callbacks", [])]
+    assert callbacks == [c["class_path"].rpartition(".")[2] for c in shown["trainer"]["callbacks"] or []]
     assert written["trainer"].items() <= shown["trainer"].items()
     assert shown["model"]["init_args"]["lr"] == float(written["model"]["init_args"]["lr"])
 
