@@ -36,7 +36,7 @@ SAMPLERS = {
     "cosine, 8 steps": Sampler(CosineSchedule(8, guidance=1.0)),
     "cosine, 8 steps, no guidance": Sampler(CosineSchedule(8)),
     "cosine, 4 steps": Sampler(CosineSchedule(4, guidance=1.0)),
-    "ENAT's, 8 steps": Sampler(ENATSchedule(8, temperature=2.0, guidance=2.0)),
+    "ENAT's, 8 steps": Sampler(ENATSchedule(8, temperature=2.0, remask=3.0, guidance=1.5)),
     "AutoNAT's published, 8 steps": Sampler(AutoNATSchedule()),
     "cosine, 8 steps, no reuse": Sampler(CosineSchedule(8, guidance=1.0), reuse=False),
 }
@@ -104,19 +104,29 @@ def scores(look, real, images, classes):
     return scored.compute()
 
 
-def drawn(model, sampler, classes):
-    """Images of these classes, seeds from 0, and the seconds they took."""
-    start, tokenizer = time.perf_counter(), model.parts["tokenizer"]
-    seeds = torch.arange(len(classes)).split(250)
-    ids = [sampler.sample(model.parts["generator"], c, s) for c, s in zip(classes.split(250), seeds, strict=True)]
-    grids = torch.cat(ids).view(-1, tokenizer.grid, tokenizer.grid)
+def drawn_and_scored(model, sampler, look, real):
+    """Scores of images drawn with seeds from 0, the seconds that drawing took, GFLOP of one image."""
+    start, tokenizer, classes = time.perf_counter(), model.parts["tokenizer"], torch.arange(IMAGES) % 10
+    batches = zip(classes.split(250), torch.arange(IMAGES).split(250), strict=True)
+    ids = torch.cat([sampler.sample(model.parts["generator"], asked, seeds) for asked, seeds in batches])
+    grids = ids.view(-1, tokenizer.grid, tokenizer.grid)
     images = torch.cat([tokenizer.decode(some) for some in grids.split(250)])
-    return images, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    cost = flops(model.parts["generator"], sampler)
+    return {**scores(look, real, images, classes), "seconds": seconds, "gflop": cost}
 
 
-def row(name, found, cost=""):
-    columns = (found[key] for key in ("consistency", "frechet_distance", "precision", "recall"))
-    print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in columns) + f" | {cost} |", flush=True)
+def remembered(note, make, *arguments):
+    """What was noted there when it was made before."""
+    if not note.exists():
+        note.write_text(json.dumps(make(*arguments)))
+    return json.loads(note.read_text())
+
+
+def row(name, found):
+    shown = [f"{found[key]:.3f}" for key in ("consistency", "frechet_distance", "precision", "recall")]
+    shown += [f"{found['gflop']:.2f}", f"{found['seconds']:.0f}"] if "gflop" in found else ["", ""]
+    print(f"| {name} | {' | '.join(shown)} |", flush=True)
 
 
 def references(look, train, labels, test, test_labels):
@@ -127,6 +137,23 @@ def references(look, train, labels, test, test_labels):
     row("noise", scores(look, train, torch.rand(test.shape, generator=torch.Generator().manual_seed(0)), test_labels))
 
 
+def of_seed(seed, out, look, train, test, test_labels):
+    """Train everything with this seed, if it is not there yet; yields what was scored, by name."""
+    tokenizer, here = out / f"tokenizer-{seed}", out / f"seed-{seed}"
+    times = [fit("tokenizer/fashion_mnist.yaml", tokenizer, seed)]
+    decoder = model_of(tokenizer).parts["tokenizer"]
+    there_and_back = torch.cat([decoder.decode(decoder.encode(some)) for some in test.split(500)])
+    yield "test pictures through the tokenizer", scores(look, train, there_and_back, test_labels)
+    for family, config in (("ENAT", "fashion_mnist.yaml"), ("AutoNAT", "fashion_mnist_autonat.yaml")):
+        times.append(fit(f"synthesis/{config}", here / family, seed, "--model.tokenizer", str(tokenizer)))
+        model = model_of(here / family)
+        for number, (name, sampler) in enumerate(SAMPLERS.items()):
+            if sampler.reuse or family == "ENAT":
+                note = here / family / f"scores-{number}.json"
+                yield f"{family}, {name}", remembered(note, drawn_and_scored, model, sampler, look, train)
+    print(f"seed {seed}: tokenizer, ENAT, AutoNAT trained in {', '.join(f'{t:.0f} s' for t in times)}", file=sys.stderr)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -135,41 +162,17 @@ def main():
     out = arguments.out.absolute()
     (train, labels), (test, test_labels) = pictures("train"), pictures("test")
     look = judge(out / "judge.safetensors", train, labels)
-    print("| | consistency | Frechet distance | precision | recall | GFLOP an image; s for 1,000 |")
-    print("|---|---|---|---|---|---|")
+    print("| | consistency | Frechet distance | precision | recall | GFLOP an image | s for 1,000 |")
+    print("|---|---|---|---|---|---|---|")
     references(look, train, labels, test, test_labels)
-    classes, gathered, seconds = torch.arange(IMAGES) % 10, {}, []
+    gathered = {}
     for seed in arguments.seeds:
-        tokenizer, here = out / f"tokenizer-{seed}", out / f"seed-{seed}"
-        times = [fit("tokenizer/fashion_mnist.yaml", tokenizer, seed)]
-        with torch.no_grad():
-            decoder = model_of(tokenizer).parts["tokenizer"]
-            there_and_back = torch.cat([decoder.decode(decoder.encode(some)) for some in test.split(500)])
-        gathered.setdefault("its tokenizer's test pictures", []).append(
-            scores(look, train, there_and_back, test_labels)
-        )
-        for family, config in (("ENAT", "fashion_mnist.yaml"), ("AutoNAT", "fashion_mnist_autonat.yaml")):
-            times.append(fit(f"synthesis/{config}", here / family, seed, "--model.tokenizer", str(tokenizer)))
-            model = model_of(here / family)
-            for name, sampler in SAMPLERS.items():
-                if not (family == "AutoNAT" and not sampler.reuse):
-                    images, took = drawn(model, sampler, classes)
-                    found = scores(look, train, images, classes)
-                    row(
-                        f"{family} {name}, seed {seed}",
-                        found,
-                        f"{flops(model.parts['generator'], sampler):.2f}; {took:.0f}",
-                    )
-                    gathered.setdefault(f"{family} {name}", []).append(found)
-        seconds.append(times)
-        print(
-            f"| seed {seed}: trained in {', '.join(f'{t:.0f} s' for t in times)} (tokenizer, ENAT, AutoNAT) |",
-            flush=True,
-        )
+        for name, found in of_seed(seed, out, look, train, test, test_labels):
+            row(f"{name}, seed {seed}", found)
+            gathered.setdefault(name, []).append(found)
     for name, found in gathered.items():
-        spread = {k: [each[k] for each in found] for k in ("consistency", "frechet_distance")}
-        words = (f"{k} {statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for k, v in spread.items())
-        print(f"{name}: {', '.join(words)}")
+        means = {key: statistics.mean(each[key] for each in found) for key in found[0]}
+        row(f"{name}, mean of {len(found)}", means)
 
 
 if __name__ == "__main__":
