@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import json
 import os
 import signal
 import sys
@@ -349,25 +350,26 @@ def _generate(arguments: list[str]) -> int:
     """`--class` cannot be the name of a parameter, so it is spelled differently on the way."""
     from tasks.generating import generate
 
-    return _call(
-        generate, ["--classes" if a == "--class" else a for a in _listed(arguments, "--class")], "generate", False
-    )
+    arguments = _listed(_listed(arguments, "--class", ","), "--text", None)
+    return _call(generate, ["--classes" if word == "--class" else word for word in arguments], "generate", False)
 
 
-def _listed(arguments: list[str], option: str) -> list[str]:
-    """`--option a b c` as `--option [a,b,c]`."""
+def _listed(arguments: list[str], option: str, comma: str | None) -> list[str]:
+    """`--option a b c` as `--option ["a","b","c"]`, which is how lists are parsed."""
     out: list[str] = []
     rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        out.append(name if name == option else word)
-        if name == option:
-            values = [value] if equals else []
-            while rest and not rest[0].startswith("--"):
-                values.append(rest.pop(0))
-            quoted = (f'"{v}"' for part in values for v in part.strip("[]").split(",") if v)
-            out.append(f"[{','.join(quoted)}]")
+        name, equals, value = rest[0].partition("=")
+        if name != option:
+            out.append(rest.pop(0))
+            continue
+        values = [value] if equals else []
+        rest.pop(0)
+        while rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        if comma:
+            values = [part for value in values for part in value.strip("[]").split(comma) if part]
+        out += [option, json.dumps(values)]
     return out
 
 
@@ -383,6 +385,8 @@ def evaluate(
     field: str = "png",
     statistics: Path | None = None,
     save_statistics: Path | None = None,
+    captions: Path | None = None,
+    clip: Path | None = None,
     n: int = 1000,
     steps: int | None = None,
     guidance: float | None = None,
@@ -392,8 +396,8 @@ def evaluate(
     device: str = "auto",
     out: Path | None = None,
 ) -> None:
-    """Draw images of all classes and score them: Frechet distance (FID), inception score, precision and recall,
-    consistency with the class.
+    """Draw images and score them: Frechet distance (FID), inception score, precision and recall, consistency with the
+    class, CLIP score.
 
     Args:
         checkpoint: run folder of an image synthesis, or a model that was exported or imported.
@@ -403,7 +407,9 @@ def evaluate(
         field: of the shards that holds the image.
         statistics: mean and covariance of real features (.npz with mu, sigma) instead of real images.
         save_statistics: where to keep those of the real images.
-        n: images to draw, as many of each class.
+        captions: file with a text in each line, for a model that follows texts.
+        clip: folder of a CLIP that says how well images fit their captions.
+        n: images to draw: classes, or captions, in turn.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class (default: as in training).
         temperature: how freely words are drawn (default: as in training).
@@ -416,6 +422,7 @@ def evaluate(
     from tasks.evaluating import Evaluation, extractor_of
 
     evaluation = Evaluation(checkpoint, extractor_of(judge, inception), device)
+    evaluation.follow(captions, clip)
     if statistics is not None:
         evaluation.scores.add_statistics(statistics)
     if real is not None:

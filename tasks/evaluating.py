@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.files import written_whole
-from mmmask.metrics import Extractor, ImageScores, Inception
+from mmmask.metrics import ClipScore, Extractor, ImageScores, Inception
 from mmmask.pretrained import model_files
 from tasks.finished import model_of
-from tasks.generating import chosen_device, sampler_of
+from tasks.generating import chosen_device, sampler_of, text_vectors
 
 
 def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
@@ -32,15 +32,29 @@ def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
 
 
 class Evaluation:
-    """A model, and the scores of what it draws."""
+    """A model, and the scores of what it draws: of classes in turn, or of captions."""
 
     def __init__(self, checkpoint: Path, extractor: Extractor, device: str = "auto") -> None:
         self.checkpoint, self.model, self.device = checkpoint, model_of(checkpoint), chosen_device(device)
         self.generator = self.model.part("generator", checkpoint).to(self.device)
         self.tokenizer = self.model.part("tokenizer", checkpoint).to(self.device)
-        if self.generator.classes is None:
-            raise UserError("evaluate draws images of classes; this model follows texts.")
         self.scores = ImageScores(extractor.to(self.device))
+        self.captions: list[str] | None = None
+        self.clip: ClipScore | None = None
+
+    def follow(self, captions: Path | None, clip: Path | None) -> None:
+        """Draw these captions, one a line, and see with a CLIP whether the images fit them."""
+        if (captions is None) != (self.generator.classes is not None):
+            needs = "texts: give captions" if captions is None else "classes: leave captions out"
+            raise UserError(f"this model follows {needs}.")
+        if captions is not None:
+            if not captions.is_file():
+                raise UserError(f"{captions} does not exist: give a file with a caption in each line.")
+            self.captions = captions.read_text().splitlines()
+        if clip is not None:
+            if captions is None:
+                raise UserError("evaluate: a CLIP compares with captions; this model has none.")
+            self.clip = ClipScore(clip)
 
     def add_real(self, images: Tensor) -> None:
         """Images `(B, C, H, W)` to compare with: bytes, or numbers in 0..1."""
@@ -48,15 +62,21 @@ class Evaluation:
         self.scores.add_real(images.float() / 255 if images.dtype == torch.uint8 else images)
 
     def run(self, n: int, seed: int, batch_size: int, out: Path | None, **changes: float | None) -> dict[str, Any]:
-        """Draw `n` images, as many of each class; `out` gets a line with their scores and all settings."""
+        """Draw `n` images and score them; `out` gets a line with scores and all settings."""
         sampler, spec = sampler_of(self.model, **changes)
-        classes = torch.arange(n) % self.generator.classes
-        batches = list(zip(classes.split(batch_size), torch.arange(seed, seed + n).split(batch_size), strict=True))
-        for some, seeds in track(batches, "drawing", transient=True):
-            ids = sampler.sample(self.generator, some.to(self.device), seeds)
-            grids = ids.view(-1, self.tokenizer.grid, self.tokenizer.grid)
-            self.scores.add_generated(self.tokenizer.decode(grids).float(), some)
+        for start in track(range(0, n, batch_size), "drawing", transient=True):
+            numbers = range(start, min(n, start + batch_size))
+            texts = [self.captions[i % len(self.captions)] for i in numbers] if self.captions else None
+            classes = None if texts else torch.tensor(numbers) % self.generator.classes
+            given = text_vectors(self.model, texts or ()) if classes is None else classes
+            ids = sampler.sample(self.generator, given.to(self.device), [seed + i for i in numbers])
+            images = self.tokenizer.decode(ids.view(-1, self.tokenizer.grid, self.tokenizer.grid)).float()
+            self.scores.add_generated(images, classes)
+            if self.clip is not None and texts:
+                self.clip.add(images, texts)
         row = {"checkpoint": str(self.checkpoint), "n": n, "seed": seed, "sampler": spec, **self.scores.compute()}
+        if self.clip is not None:
+            row["clip_score"] = self.clip.compute()
         if out is not None:
             before = out.read_bytes() if out.exists() else b""
             out.parent.mkdir(parents=True, exist_ok=True)

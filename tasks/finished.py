@@ -63,11 +63,14 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
     }
     generator = _trained(specs["generator"], "generator", weights, source)
     assert isinstance(generator, ImageGenerator)
-    parts = {"generator": generator, "sampler": build(specs["sampler"])}
+    parts: dict[str, Any] = {"generator": generator, "sampler": build(specs["sampler"])}
     if given.get("tokenizer"):
         path = Path(given["tokenizer"])
         parts["tokenizer"] = tokenizer_of(path, generator)
         specs["tokenizer"] = model_of(path).specs["tokenizer"]
+    if given.get("text_encoder"):
+        specs["text_encoder"] = given["text_encoder"]
+        parts["text_encoder"] = build(specs["text_encoder"])
     return Model(parts, specs)
 
 

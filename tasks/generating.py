@@ -15,7 +15,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build
-from mmmask.synthesis import ImageGenerator, Sampler
+from mmmask.synthesis import Sampler
 from mmmask.tokens import BLANK
 from tasks.finished import model_of
 from tasks.pictures import grid
@@ -26,7 +26,8 @@ GREY = 0.5  # of patches that are not decoded yet
 def generate(
     checkpoint: Path,
     classes: list[str] | None = None,
-    texts: Path | None = None,
+    text: list[str] | None = None,
+    vectors: Path | None = None,
     n: int = 8,
     steps: int | None = None,
     guidance: float | None = None,
@@ -45,7 +46,8 @@ def generate(
     Args:
         checkpoint: run folder of an image synthesis, or a model that was exported or imported.
         classes: numbers, or names if the model has them; default: the first ten.
-        texts: .npy file of text vectors (texts, tokens, channels), for a model that follows texts.
+        text: captions, for a model that follows texts and knows its text encoder.
+        vectors: .npy file of text vectors (texts, tokens, channels) instead.
         n: images of each class or text.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class, 0 for not at all (default: as in training).
@@ -65,7 +67,7 @@ def generate(
     where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
     sampler, _ = sampler_of(model, steps=steps, guidance=guidance, temperature=temperature)
-    given = _given(generator, classes, texts).to(where)
+    given = _given(model, classes, text, vectors).to(where)
     rows = given.repeat_interleave(n, 0)
     kept = _kept(tokenizer, image, mask)
     films = []
@@ -113,18 +115,15 @@ def sampler_of(model: Model, **changes: float | None) -> tuple[Sampler, Spec]:
         raise UserError(f"the schedule of this model ({name}) cannot be changed so: {error}") from error
 
 
-def _given(generator: ImageGenerator, classes: Sequence[str] | None, texts: Path | None) -> Tensor:
+def _given(model: Model, classes: Sequence[str] | None, text: Sequence[str] | None, vectors: Path | None) -> Tensor:
     """Classes `(k,)`, or text vectors `(k, n, channels)`."""
-    known = generator.classes
+    known = model.parts["generator"].classes
     if known is None:
-        if texts is None:
-            raise UserError("this model follows texts: give --texts FILE.npy with their vectors.")
-        try:
-            return torch.from_numpy(np.load(texts)).float()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{texts} is no .npy file of numbers.") from error
-    if texts is not None:
-        raise UserError("this model follows classes, not texts: give --class instead of --texts.")
+        if classes is not None or (text is None) == (vectors is None):
+            raise UserError("this model follows texts: give either --text, or --vectors FILE.npy.")
+        return text_vectors(model, text) if text is not None else _loaded(vectors)
+    if text is not None or vectors is not None:
+        raise UserError("this model follows classes, not texts: give --class.")
     if classes is None:
         return torch.arange(min(known, 10))
     numbers = []
@@ -133,6 +132,20 @@ def _given(generator: ImageGenerator, classes: Sequence[str] | None, texts: Path
             raise UserError(f"there is no class '{name}': the model knows 0 to {known - 1}.")
         numbers.append(int(name))
     return torch.tensor(numbers)
+
+
+def text_vectors(model: Model, texts: Sequence[str]) -> Tensor:
+    """Vectors `(k, n, channels)` of captions, by the text encoder that the model was trained with."""
+    if "text_encoder" not in model.parts:
+        raise UserError("this model does not know its text encoder: give vectors, made by the one it was trained with.")
+    return model.parts["text_encoder"](texts)
+
+
+def _loaded(path: Path | None) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path)).float()  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no .npy file of numbers.") from error
 
 
 def _kept(tokenizer: Any, image: Path | None, mask: Path | None) -> Tensor | None:

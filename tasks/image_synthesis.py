@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchmetrics import MeanMetric
 from mmmask.errors import UserError, nearest
 from mmmask.masking import MaskContext, MaskSampler, RatioMask
 from mmmask.synthesis import ImageGenerator, Sampler
+from mmmask.tokenizers import ImageTokenizer, TextEncoder
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Memory, Split, TokenSet
 from mmmask.transformer import MaskedTransformer
@@ -37,8 +39,9 @@ class ImageSynthesis(LightningModule):
     Args:
         backbone: AutoNAT, ENAT, or another masked transformer.
         tokenizer: run folder of its training, or an exported model; needed for pictures and to train on images.
+        text_encoder: makes vectors of captions, for a backbone that follows texts.
         image: which entry of the batch to learn.
-        given: which entry images follow: classes `(B,)`, -1 for none, or text vectors.
+        given: which entry images follow: classes `(B,)`, -1 for none, text vectors, or captions.
         masks: how many tokens are masked, and which.
         sampler: how pictures are drawn at validations.
         unconditional: share of samples that are learned without class or text, for guidance.
@@ -51,10 +54,14 @@ class ImageSynthesis(LightningModule):
         decay: what follows: constant, or cosine to zero.
     """
 
+    tokenizer: ImageTokenizer | None
+    text_encoder: TextEncoder | None
+
     def __init__(
         self,
         backbone: MaskedTransformer,
         tokenizer: Path | None = None,
+        text_encoder: TextEncoder | None = None,
         image: str = "image",
         given: str = "label",
         masks: MaskSampler | None = None,
@@ -80,6 +87,7 @@ class ImageSynthesis(LightningModule):
         self.warmup_steps, self.decay = warmup_steps, decay
         # Not a child: it is not trained, so checkpoints need not hold it.
         self.__dict__["tokenizer"] = tokenizer_of(tokenizer, self.generator) if tokenizer else None
+        self.__dict__["text_encoder"] = text_encoder
         self.val_loss = MeanMetric()
         self._shown: Tensor | None = None
 
@@ -185,6 +193,8 @@ class ImageSynthesis(LightningModule):
 
     def _given(self, batch: dict[str, Any]) -> Tensor:
         given = self._entry(batch, self.given)
+        if not isinstance(given, Tensor):
+            return self._vectors(given)
         classes = self.generator.classes
         if classes is not None and given.device.type == "cpu" and len(wrong := given[(given >= classes)]):
             raise UserError(
@@ -193,6 +203,14 @@ class ImageSynthesis(LightningModule):
             )
         return given
 
+    def _vectors(self, captions: Sequence[str]) -> Tensor:
+        if self.text_encoder is None:
+            raise UserError(
+                f"ImageSynthesis: '{self.given}' holds captions; set text_encoder to make vectors of them, or give "
+                "shards with vectors."
+            )
+        return self.text_encoder.to(self.device)(captions)
+
     def _entry(self, batch: dict[str, Any], name: str) -> Any:
         if name not in batch:
             raise UserError(
@@ -200,7 +218,7 @@ class ImageSynthesis(LightningModule):
             )
         return batch[name]
 
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> ImageTokenizer:
         if self.tokenizer is None:
             raise UserError(
                 "ImageSynthesis: there is no tokenizer to make tokens of images, or images of tokens. Set tokenizer to "

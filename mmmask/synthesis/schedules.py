@@ -25,6 +25,7 @@ class Schedule:
     """Steps from all masked to none. With `each_reveals`, every step reveals one token at least."""
 
     def __init__(self, steps: Sequence[Step], each_reveals: bool = False) -> None:
+        steps = [step if isinstance(step, Step) else Step(**step) for step in steps]  # from a file they are dicts
         shares = [step.masked for step in steps]
         if not shares or shares[-1] > 1e-9:
             raise UserError(

@@ -10,6 +10,7 @@ from mmmask.tokenizers.quantizers import (
     Quantized,
     Quantizer,
 )
+from mmmask.tokenizers.text_encoder import TextEncoder
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
 
@@ -24,5 +25,6 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "Reconstruction",
+    "TextEncoder",
     "ViTTokenizer",
 ]

@@ -14,7 +14,8 @@ from mmmask.transformer.stack import Stack
 class AutoNAT(MaskedTransformer):
     """The U-ViT of AutoNAT (Ni et al. 2024): the context and all image tokens go through it together.
 
-    The context is a class, or `text` vectors of so many channels. The defaults are AutoNAT-L on 256-pixel images.
+    The context is a class or, with `text_length`, so many text vectors of `text_channels` numbers. The defaults are
+    AutoNAT-L on 256-pixel images.
     """
 
     def __init__(
@@ -22,7 +23,8 @@ class AutoNAT(MaskedTransformer):
         vocab_size: int = 1024,
         tokens: int = 256,
         classes: int = 1000,
-        text: Modality | None = None,
+        text_length: int = 0,
+        text_channels: int = 1280,
         dim: int = 768,
         depth: int = 25,
         heads: int = 8,
@@ -30,7 +32,9 @@ class AutoNAT(MaskedTransformer):
         dropout: float = 0.1,
     ) -> None:
         image = Modality("image", tokens, vocab_size)
-        context = text or Modality("class", 1, classes, kind="set")
+        context = Modality("class", 1, classes, kind="set")
+        if text_length:
+            context = Modality("text", text_length, channels=text_channels, kind="sequence")
         style = Style(mlp_ratio, qkv_bias=False)
         super().__init__(
             TokenEmbedding([image, context], dim, {"image": dropout}),

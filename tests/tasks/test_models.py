@@ -118,7 +118,8 @@ def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):
     [
         (["--class", "1000"], "there is no class '1000': the model knows 0 to 999"),
         (["--class", "cat"], "there is no class 'cat'"),
-        (["--texts", "a.npy"], "follows classes, not texts"),
+        (["--vectors", "a.npy"], "follows classes, not texts"),
+        (["--text", "a dog"], "follows classes, not texts"),
         (["--image", "a.png"], "image and mask go together"),
         (["--image", "none.png", "--mask", "none.png"], "none.png does not exist"),
         (["--n", "0"], "n and batch_size must be 1 or more"),

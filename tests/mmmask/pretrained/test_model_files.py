@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, build, has_config, read, write
-from mmmask.synthesis import ImageGenerator, Sampler
+from mmmask.synthesis import ImageGenerator, Sampler, Step
 
 BACKBONE = {
     "class_path": "mmmask.transformer.ENAT",
@@ -29,7 +29,7 @@ SPECS = {
         "init_args": {
             "schedule": {
                 "class_path": "mmmask.synthesis.Schedule",
-                "init_args": {"steps": [{"class_path": "mmmask.synthesis.Step", "init_args": {"masked": 0.0}}]},
+                "init_args": {"steps": [{"masked": 0.0, "temperature": 2.0}]},
             },
             "top_k": 3,
         },
@@ -54,7 +54,7 @@ def test_there_and_back(model, tmp_path, name):
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert isinstance(again.parts["sampler"], Sampler)
     assert again.parts["sampler"].top_k == 3
-    assert len(again.parts["sampler"].schedule) == 1
+    assert again.parts["sampler"].schedule.steps == (Step(0.0, 2.0),)
     assert again.specs == SPECS
     if path.is_dir():
         assert (path / "README.md").read_text() == "A card."

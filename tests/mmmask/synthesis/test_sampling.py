@@ -7,7 +7,6 @@ import torch
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
-from mmmask.modalities import Modality
 from mmmask.synthesis import AutoNATSchedule, CosineSchedule, ENATSchedule, ImageGenerator, Sampler, Shuffled, Spread
 from mmmask.synthesis.orders import halton
 from mmmask.tokens import BLANK, Split
@@ -127,8 +126,7 @@ def test_reuse_gives_what_reading_a_memory_gives_and_costs_no_second_encoding():
 
 def text_model():
     torch.manual_seed(0)
-    text = Modality("text", 5, channels=6, kind="sequence")
-    model = ImageGenerator(AutoNAT(WORDS, LENGTH, text=text, dim=16, depth=3, heads=2))
+    model = ImageGenerator(AutoNAT(WORDS, LENGTH, text_length=5, text_channels=6, dim=16, depth=3, heads=2))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()

@@ -1,0 +1,50 @@
+"""Texts to vectors: the text tower of CLIP, from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmmask.errors import UserError
+
+
+class TextEncoder(nn.Module):
+    """Captions to one vector for each of 77 tokens: `(B, 77, channels)`, by CLIP's last layer.
+
+    `folder` is what `save_pretrained` of transformers, or a download of the Hub, puts there: model and tokenizer.
+    The network is frozen and no part of checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer, CLIPTextModel, logging  # slow to import
+
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # it would list the weights of CLIP's other half
+        try:
+            net = CLIPTextModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.words: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder} holds no text model of CLIP: download one there, with its tokenizer, as safetensors."
+            ) from error
+        finally:
+            logging.set_verbosity(before)
+        self.__dict__["net"] = net.eval().requires_grad_(False)
+        self.length, self.channels = net.config.max_position_embeddings, net.config.hidden_size
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        net = self.__dict__["net"]
+        words = self.words(
+            list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        return net(**words.to(net.device)).last_hidden_state.float()
+
+    def to(self, *args: Any, **kwargs: Any) -> TextEncoder:
+        self.__dict__["net"].to(*args, **kwargs)
+        return super().to(*args, **kwargs)
