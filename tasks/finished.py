@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def model_of(path: Path) -> Model:
     if is_model(path):
         return read(path)
     if not path.is_dir():
-        raise UserError(f"{path} is neither a run folder nor an exported model.")
+        raise UserError(f"{path} is neither a run folder nor an exported model (seen from {Path.cwd()}).")
     checkpoint = finding.newest(path)
     config = checkpoint.parent.parent / "config.yaml"
     if not config.is_file():
@@ -30,12 +32,16 @@ def model_of(path: Path) -> Model:
     finding.checked(checkpoint)
     task = yaml.safe_load(config.read_text())["model"]
     given, name = task["init_args"], task["class_path"].rpartition(".")[2]
-    weights = averaged(WholeFiles().load_checkpoint(checkpoint, weights_only=True))
+    content = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
+    weights = averaged(content)
     if name == "TokenizerTraining":
         tokenizer = given["tokenizer"]
         return Model({"tokenizer": _trained(tokenizer, "tokenizer", weights, path)}, {"tokenizer": tokenizer})
     if name == "ImageSynthesis":
-        return _synthesis(given, weights, path)
+        model = _synthesis(given, weights, path)
+        if "tokenizer" in model.parts:
+            same_tokenizer(model.parts["tokenizer"], content, path)
+        return model
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
 
 
@@ -56,6 +62,23 @@ def fits(tokenizer: ImageTokenizer, generator: ImageGenerator, path: Path) -> No
         )
 
 
+def fingerprint(tokenizer: ImageTokenizer) -> str:
+    """What tells a tokenizer from all others: a digest of its weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def same_tokenizer(tokenizer: ImageTokenizer, checkpoint: Mapping[str, Any], name: object) -> None:
+    """Refuse a tokenizer with which the checkpoint was not trained: its tokens mean something else."""
+    if checkpoint.get("tokenizer") not in (None, fingerprint(tokenizer)):
+        raise UserError(
+            f"{name} was trained with another tokenizer than the one that is found now: its tokens would mean something "
+            "else. Set tokenizer to the run folder, or exported model, that it was trained with."
+        )
+
+
 def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> Model:
     specs: dict[str, Spec] = {
         "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": given["backbone"]}},
@@ -63,19 +86,19 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
     }
     generator = _trained(specs["generator"], "generator", weights, source)
     assert isinstance(generator, ImageGenerator)
-    parts: dict[str, Any] = {"generator": generator, "sampler": build(specs["sampler"])}
+    parts: dict[str, Any] = {"generator": generator, "sampler": build(specs["sampler"], trusted=True)}
     if given.get("tokenizer"):
         path = Path(given["tokenizer"])
         parts["tokenizer"] = tokenizer_of(path, generator)
         specs["tokenizer"] = model_of(path).specs["tokenizer"]
     if given.get("text_encoder"):
         specs["text_encoder"] = given["text_encoder"]
-        parts["text_encoder"] = build(specs["text_encoder"])
+        parts["text_encoder"] = build(specs["text_encoder"], trusted=True)
     return Model(parts, specs)
 
 
 def _trained(spec: Spec, name: str, weights: dict[str, Any], source: Path) -> nn.Module:
-    module = build(spec)
+    module = build(spec, trusted=True)
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
     load_weights(module, own, source)
     return module.eval()

@@ -20,7 +20,7 @@ from mmmask.tokenizers import ImageTokenizer, TextEncoder
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Memory, Split, TokenSet
 from mmmask.transformer import MaskedTransformer
-from tasks.finished import tokenizer_of
+from tasks.finished import fingerprint, same_tokenizer, tokenizer_of
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import grid, show
 from tasks.training.ema import EMA
@@ -102,8 +102,27 @@ class ImageSynthesis(LightningModule):
         return self.generator.modality.length
 
     def configure_optimizers(self) -> Any:
-        weights = self.generator.parameters()
-        return adamw(self, weights, self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay)
+        return adamw(self, self.generator, self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay)
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Look at ids and classes while they are still on the CPU, where looking costs nothing."""
+        ids, given, classes = batch.get(self.image), batch.get(self.given), self.generator.classes
+        if isinstance(ids, Tensor) and ids.ndim < 4:
+            self.generator.backbone.embedding.check(self.generator.modality.name, ids)
+        if classes is not None and isinstance(given, Tensor) and len(wrong := given[(given >= classes) | (given < -1)]):
+            raise UserError(
+                f"ImageSynthesis: class {wrong[0].item()} in the data, but the backbone knows 0 to {classes - 1}; "
+                "set its classes."
+            )
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.tokenizer is not None:
+            checkpoint["tokenizer"] = fingerprint(self.tokenizer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.tokenizer is not None:
+            same_tokenizer(self.tokenizer, checkpoint, "the checkpoint")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         total, count = self._cross_entropy(batch, batch_idx, training=True)
@@ -125,28 +144,31 @@ class ImageSynthesis(LightningModule):
         if self.tokenizer is None or given is None:
             return
         if not given.is_floating_point():
-            given = torch.arange(min(SHOWN, COLUMNS * (self.generator.classes or 1)), device=given.device)
-            given = given % min(self.generator.classes or 1, COLUMNS)
+            columns = min(self.generator.classes or COLUMNS, COLUMNS)
+            given = torch.arange(columns, device=given.device).repeat(SHOWN // COLUMNS)
+        else:
+            columns = COLUMNS
         images = self.generate(given, range(len(given)))
-        show(self, "generated", grid(images.cpu(), COLUMNS))
+        show(self, "generated", grid(images.cpu(), columns))
 
     @torch.no_grad()
     def generate(self, given: Tensor, seeds: Any) -> Tensor:
         """Images `(B, C, H, W)` in 0..1 for classes or texts."""
         ids = self.sampler.sample(self.generator, given, seeds)
         side = round(ids.shape[1] ** 0.5)
-        return self._tokenizer().decode(ids.view(-1, side, side)).float()
+        with torch.autocast(ids.device.type, enabled=False):
+            return self._tokenizer().decode(ids.view(-1, side, side)).float()
 
     def _cross_entropy(self, batch: dict[str, Any], batch_idx: int, training: bool) -> tuple[Tensor, Tensor]:
         """Its sum over the masked tokens of this rank, and their number."""
         ids, given = self._ids(batch), self._given(batch)
-        draw, tokens = _Draw(common_generator(self, training, batch_idx), len(ids)), self.generator.tokens(ids)
-        context = MaskContext(self._progress(), rank=draw.rank, world=draw.world)
+        draw, tokens = _Draw(self, training, batch_idx, len(ids)), self.generator.tokens(ids)
+        context = MaskContext(self._progress() if training else 0.0, rank=draw.rank, world=draw.world)
         if training:
             given = self._sometimes_without(given, draw)
-        split = self.masks(tokens, context, draw.generator).map(lambda part: part.to(ids.device))
+        split = self.masks(tokens, context, draw.generator(MASKS)).map(lambda part: part.to(ids.device))
         condition, memory = self.generator.context(given), None
-        if training and self.generator.reuses and draw.one() < self.reuse:
+        if training and self.generator.reuses and draw.one(REUSE) < self.reuse:
             earlier, split = _in_two(split, draw)
             memory = self._remembered(tokens, earlier, given)
         logits, _ = self.generator(tokens, split, condition, memory)
@@ -163,7 +185,7 @@ class ImageSynthesis(LightningModule):
         return total, (labels != IGNORED).sum().to(total.dtype)
 
     def _sometimes_without(self, given: Tensor, draw: _Draw) -> Tensor:
-        without = (draw.each() < self.unconditional).to(given.device)
+        without = (draw.each(CLASSES) < self.unconditional).to(given.device)
         return torch.where(without.view(-1, *[1] * (given.ndim - 1)), self.generator.nothing(given), given)
 
     @torch.no_grad()
@@ -186,22 +208,13 @@ class ImageSynthesis(LightningModule):
         """Token ids `(B, L)` of the batch; images are tokenized here."""
         found = self._entry(batch, self.image)
         if found.ndim == 4:
-            found = self._tokenizer().encode(found.float() / 255 if found.dtype == torch.uint8 else found)
-        elif found.device.type == "cpu":
-            self.generator.backbone.embedding.check("image", found)
+            with torch.autocast(found.device.type, enabled=False):  # the same ids as in token shards
+                found = self._tokenizer().encode(found.float() / 255 if found.dtype == torch.uint8 else found)
         return found.flatten(1)
 
     def _given(self, batch: dict[str, Any]) -> Tensor:
         given = self._entry(batch, self.given)
-        if not isinstance(given, Tensor):
-            return self._vectors(given)
-        classes = self.generator.classes
-        if classes is not None and given.device.type == "cpu" and len(wrong := given[(given >= classes)]):
-            raise UserError(
-                f"ImageSynthesis: class {wrong[0].item()} in the data, but the backbone knows 0 to {classes - 1}; "
-                "set its classes."
-            )
-        return given
+        return given if isinstance(given, Tensor) else self._vectors(given)
 
     def _vectors(self, captions: Sequence[str]) -> Tensor:
         if self.text_encoder is None:
@@ -238,27 +251,35 @@ class _Remember(nn.Module):
         return self.generator.remember(tokens, earlier, self.generator.context(given))
 
 
+MASKS, CLASSES, REUSE, PARTS = range(4)  # what is drawn for a batch, each from a generator of its own
+
+
 class _Draw:
     """Random numbers for the samples of all ranks, of which each takes its own."""
 
-    def __init__(self, generator: torch.Generator, samples: int) -> None:
-        self.generator, self.samples = generator, samples
+    def __init__(self, task: LightningModule, training: bool, batch_idx: int, samples: int) -> None:
+        self.place = task, training, batch_idx
+        self.samples = samples
         self.rank, self.world = ranks()
 
-    def each(self) -> Tensor:
-        """A number for each sample `(B,)`."""
-        return torch.rand(self.samples * self.world, generator=self.generator)[self.rank :: self.world]
+    def generator(self, use: int) -> torch.Generator:
+        """The same on all ranks, however many samples they have."""
+        return common_generator(*self.place, use)
 
-    def one(self) -> float:
+    def each(self, use: int) -> Tensor:
+        """A number for each sample `(B,)`."""
+        return torch.rand(self.samples * self.world, generator=self.generator(use))[self.rank :: self.world]
+
+    def one(self, use: int) -> float:
         """One number for all."""
-        return float(torch.rand((), generator=self.generator))
+        return float(torch.rand((), generator=self.generator(use)))
 
 
 def _in_two(split: Split, draw: _Draw) -> tuple[Split, Split]:
     """The known tokens parted at random: those of an earlier step, and those that have become known since."""
-    count = split.known.shape[1]
-    order = torch.randperm(count, generator=draw.generator)
-    new = round(count * draw.one())
+    count, generator = split.known.shape[1], draw.generator(PARTS)
+    new = round(count * float(torch.rand((), generator=generator)))
+    order = torch.randperm(count, generator=generator)
     parts = []
     for columns in (order[new:].to(split.known.device), order[:new].to(split.known.device)):
         valid = None if split.known_valid is None else split.known_valid[:, columns]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import yaml
 from torch import nn
 
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 from mmmask.pretrained import model_files
 from mmmask.pretrained.model_files import Model
-from mmmask.pretrained.published import read_published
+from mmmask.pretrained.published import read_published, write_published
 from tasks.finished import fits, model_of
+
+FILES = (model_files.WEIGHTS, model_files.CONFIG, model_files.CARD)
 
 
 def import_(
@@ -20,6 +24,7 @@ def import_(
     tokenizer: Path | None = None,
     heads: int | None = None,
     encoder_depth: int | None = None,
+    image_size: int | None = None,
 ) -> None:
     """Make a model of ours of a published checkpoint: AutoNAT, ENAT, or the MaskGIT VQGAN.
 
@@ -29,22 +34,31 @@ def import_(
         tokenizer: published VQGAN or model of ours to keep with a generator, so that it can draw pictures.
         heads: attention heads, which AutoNAT's and ENAT's files do not tell.
         encoder_depth: blocks before the decoder, which ENAT's files do not tell.
+        image_size: pixels of the pictures that a VQGAN is for (default 256; 512 for ENAT's larger models).
     """
-    model = read_published(checkpoint, heads, encoder_depth)
+    model = read_published(checkpoint, heads, encoder_depth, image_size)
     if tokenizer is not None:
-        other = model_of(tokenizer) if tokenizer.is_dir() or _ours(tokenizer) else read_published(tokenizer)
+        theirs = not (tokenizer.is_dir() or _ours(tokenizer))
+        other = read_published(tokenizer, image_size=image_size) if theirs else model_of(tokenizer)
         fits(other.part("tokenizer", tokenizer), model.part("generator", checkpoint), tokenizer)
         model.parts["tokenizer"], model.specs["tokenizer"] = other.parts["tokenizer"], other.specs["tokenizer"]
     _write(out, model, f"Imported from `{checkpoint.name}`.")
 
 
-def export(run: Path, out: Path) -> None:
+def export(run: Path, out: Path, published: bool = False) -> None:
     """Write the model of a run as one folder, or .safetensors file: weights, configuration, sampling, model card.
 
     Args:
         run: run folder; the best checkpoint is taken, averaged weights if there are any.
         out: folder, or .safetensors file, to write.
+        published: write the weights alone, as the published code of AutoNAT, ENAT or the VQGAN names them (a .pth).
     """
+    if published:
+        weights = write_published(model_of(run))
+        with written_whole(out) as stream:
+            torch.save(weights, stream)
+        print(out)
+        return
     _write(out, model_of(run), f"Trained by mmmask ({run.name}).")
 
 
@@ -64,7 +78,7 @@ def push(model: Path, repository: str, private: bool = False) -> None:
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=model)
+        api.upload_folder(repo_id=repository, folder_path=model, allow_patterns=list(FILES))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(f"the Hub did not take {model}: {error}. `hf auth login` says who you are.") from error
     print(f"https://huggingface.co/{repository}")
@@ -80,9 +94,10 @@ def pull(repository: str, out: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    files = [model_files.WEIGHTS, model_files.CONFIG, model_files.CARD]
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: choose a new folder.")
     try:
-        snapshot_download(repository, local_dir=out, allow_patterns=files)
+        snapshot_download(repository, local_dir=out, allow_patterns=list(FILES))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(f"the Hub did not give {repository}: {error}.") from error
     model_files.read(out)

@@ -19,7 +19,7 @@ Decay = Literal["constant", "cosine"]
 
 def adamw(
     task: pl.LightningModule,
-    parameters: Iterable[nn.Parameter],
+    module: nn.Module,
     lr: float,
     betas: tuple[float, float],
     weight_decay: float,
@@ -28,7 +28,7 @@ def adamw(
 ) -> Any:
     """What `configure_optimizers` returns: linear warm-up, then a constant rate or a cosine to zero.
 
-    Biases, norms and other vectors do not decay.
+    Biases and norms do not decay.
     """
     if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
         raise UserError(
@@ -38,12 +38,11 @@ def adamw(
     total = task.trainer.estimated_stepping_batches if decay == "cosine" else math.inf
     if decay == "cosine" and math.isinf(total):
         raise UserError(f"{type(task).__name__}: the cosine schedule needs an end; set trainer.max_steps.")
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1]},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=_can_fuse(task, trained))
+    trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    matrices = [weight for name, weight in trained.items() if weight.ndim > 1 and "norm" not in name]
+    others = [weight for name, weight in trained.items() if weight.ndim <= 1 or "norm" in name]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=_can_fuse(task, trained.values()))
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
@@ -52,7 +51,7 @@ def adamw(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
-def _can_fuse(task: pl.LightningModule, parameters: list[nn.Parameter]) -> bool:
+def _can_fuse(task: pl.LightningModule, parameters: Iterable[nn.Parameter]) -> bool:
     """Whether one kernel may do the whole step: several times faster. Lightning takes any such optimizer for one that
     scales gradients itself, and refuses to clip them in mixed precision."""
     clips_mixed = isinstance(task.trainer.precision_plugin, MixedPrecision) and task.trainer.gradient_clip_val

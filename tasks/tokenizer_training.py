@@ -71,7 +71,7 @@ class TokenizerTraining(LightningModule):
         return self.tokenizer.grid**2
 
     def configure_optimizers(self) -> Any:
-        return adamw(self, self.parameters(), self.lr, self.betas, self.weight_decay, self.warmup_steps)
+        return adamw(self, self, self.lr, self.betas, self.weight_decay, self.warmup_steps)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         images = self._images(batch)

@@ -1,4 +1,4 @@
-"""Patterns: in which order tokens are taken when so and so many of them are to be asked."""
+"""Patterns: which tokens are taken when so and so many of them are to be asked."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mmmask.errors import UserError
 
 
 class Pattern(ABC):
-    """An order in which tokens are taken."""
+    """A rule by which tokens are taken."""
 
     @abstractmethod
     def __call__(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
-        """A permutation of the tokens for each sample `(B, L)`: those to be asked come first."""
+        """A number for each token `(B, L)`: those with the lowest are asked."""
 
 
 class RandomPattern(Pattern):
     """Any tokens, all subsets equally often."""
 
     def __call__(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(batch, length, generator=generator).argsort(-1)
+        return torch.rand(batch, length, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ class BlockPattern(Pattern):
         at = torch.cartesian_prod(torch.arange(side), torch.arange(side)) + 0.5  # (L, 2)
         away = (at - centre[:, None]).abs()  # (B, L, 2)
         distance = torch.maximum(away[..., 0] * stretch, away[..., 1] / stretch)
-        return (distance + 1e-3 * torch.rand(batch, length, generator=generator)).argsort(-1)
+        return distance + 1e-3 * torch.rand(batch, length, generator=generator)

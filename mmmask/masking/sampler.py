@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmmask.errors import UserError
 from mmmask.masking.patterns import Pattern, RandomPattern
 from mmmask.masking.ratios import Beta, Ratio
 from mmmask.tokens import Split, TokenSet
@@ -60,10 +61,13 @@ class RatioMask(MaskSampler):
         self, tokens: TokenSet, context: MaskContext = NO_CONTEXT, generator: torch.Generator | None = None
     ) -> Split:
         batch, length = tokens.modality.shape
+        if not 0 <= self.keep < length:
+            raise UserError(f"RatioMask: keep is {self.keep}, but there are {length} tokens; one at least is asked.")
         total = batch * context.world
         ratio = self.ratio(total if self.per == "sample" else 1, generator).expand(total)
         asked = (ratio * length).round().long().clamp(1, length - self.keep)
-        return split(context.own(self.pattern(total, length, generator)), context.own(asked))
+        order = context.own(self.pattern(total, length, generator)).argsort(-1)
+        return split(order, context.own(asked))
 
 
 def split(order: Tensor, asked: Tensor) -> Split:

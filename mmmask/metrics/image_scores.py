@@ -25,6 +25,7 @@ class ImageScores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it keeps all logits: a few bytes an image
             self._inception = InceptionScore(nn.Identity())
+        self._from_file = False
         self._real: list[Tensor] = []
         self._generated: list[Tensor] = []
         self._recognised: list[Tensor] = []
@@ -34,10 +35,11 @@ class ImageScores:
         """Images to compare with."""
         features = self.extractor(images).features.cpu()
         self._real.append(features)
-        self._frechet.update(features, real=True)
+        if not self._from_file:
+            self._frechet.update(features, real=True)
 
     def add_statistics(self, path: Path) -> None:
-        """Mean and covariance of real features from a file (mu, sigma in .npz), in place of real images."""
+        """Mean and covariance of real features from a file (mu, sigma in .npz): the Frechet distance is to these."""
         try:
             with np.load(path) as content:
                 mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
@@ -49,9 +51,12 @@ class ImageScores:
         self._frechet.real_features_sum = n * mean
         self._frechet.real_features_cov_sum = (n - 1) * covariance + n * torch.outer(mean, mean)
         self._frechet.real_features_num_samples = torch.tensor(n)
+        self._from_file = True
 
     def save_statistics(self, path: Path) -> None:
         """Mean and covariance of the real features, for `add_statistics`."""
+        if not self._real:
+            raise UserError("there are no real images to keep statistics of: give real.")
         features = torch.cat(self._real).double().numpy()
         np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
 
@@ -72,7 +77,9 @@ class ImageScores:
         scores = {}
         if self._frechet.real_features_num_samples > 1:
             scores["frechet_distance"] = self._frechet.compute().item()
-        scores["inception_score"] = self._inception.compute()[0].item()
+        with torch.random.fork_rng([]):  # it shuffles
+            torch.manual_seed(0)
+            scores["inception_score"] = self._inception.compute()[0].item()
         if self._real:
             both = precision_recall(torch.cat(self._real), torch.cat(self._generated))
             scores["precision"], scores["recall"] = both

@@ -44,6 +44,8 @@ def write(path: Path, model: Model, card: str) -> None:
         if isinstance(part, nn.Module):
             weights |= {f"{name}.{key}": value.contiguous() for key, value in part.state_dict().items()}
     config = json.dumps({"mmmask": version("mmmask"), "parts": model.specs}, indent=1)
+    if path.is_dir() and any(path.iterdir()) and not is_model(path):
+        raise UserError(f"{path} holds other things than a model: choose a new folder.")
     if path.suffix == ".safetensors":
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, save(weights, {"config": config, "card": card}))
@@ -83,16 +85,16 @@ def read(path: Path) -> Model:
     return Model({name: _part(path, name, spec, weights) for name, spec in specs.items()}, specs)
 
 
-def build(spec: Any) -> Any:
-    """What a configuration describes; only classes of mmmask are built."""
+def build(spec: Any, trusted: bool = False) -> Any:
+    """What a configuration describes; only classes of mmmask are built, unless it is trusted as one's own."""
     if isinstance(spec, list):
-        return [build(entry) for entry in spec]
+        return [build(entry, trusted) for entry in spec]
     if not isinstance(spec, dict):
         return spec
     if "class_path" not in spec:
-        return {name: build(value) for name, value in spec.items()}
+        return {name: build(value, trusted) for name, value in spec.items()}
     room, _, name = spec["class_path"].rpartition(".")
-    if not room.startswith("mmmask."):
+    if not (trusted or room.startswith("mmmask.")):
         raise UserError(f"a model asks for {spec['class_path']}: only classes of mmmask are built from a file.")
     try:
         found = getattr(import_module(room), name)
@@ -101,8 +103,10 @@ def build(spec: Any) -> Any:
         raise UserError(
             f"this version of mmmask has no {spec['class_path']}.{nearest(name, known)} Install a newer one."
         ) from error
+    if not isinstance(found, type) or not (trusted or found.__module__.startswith("mmmask.")):
+        raise UserError(f"a model asks for {spec['class_path']}, which is no class of mmmask.")
     try:
-        return found(**{key: build(value) for key, value in (spec.get("init_args") or {}).items()})
+        return found(**{key: build(value, trusted) for key, value in (spec.get("init_args") or {}).items()})
     except TypeError as error:
         raise UserError(f"the configuration of the model does not fit {spec['class_path']}: {error}.") from error
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build, load_weights
-from mmmask.pretrained.nat import read_autonat, read_enat
-from mmmask.pretrained.vqgan import read_vqgan
+from mmmask.pretrained.nat import State, read_autonat, read_enat, write_autonat, write_enat
+from mmmask.pretrained.vqgan import read_vqgan, write_vqgan
+from mmmask.tokenizers import VQGAN
+from mmmask.transformer import ENAT, AutoNAT
 
 WRAPPERS = ("state_dict", "model", "ema", "model_ema")
 
@@ -42,17 +44,44 @@ def weights_of(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def read_published(path: Path, heads: int | None = None, encoder_depth: int | None = None) -> Model:
+def read_published(
+    path: Path, heads: int | None = None, encoder_depth: int | None = None, image_size: int | None = None
+) -> Model:
     """The model of a published file. What such a file cannot tell is asked for."""
     weights = weights_of(path)
+    try:
+        return _recognised(path, weights, heads, encoder_depth, image_size)
+    except KeyError as error:
+        raise UserError(
+            f"{path} lacks {error.args[0]}, which the published model has: it is cut, or another."
+        ) from error
+
+
+def _recognised(
+    path: Path, weights: State, heads: int | None, encoder_depth: int | None, image_size: int | None
+) -> Model:
     if "mlm_layer.bias" in weights and "token_emb.word_embeddings.weight" in weights:
         return _autonat(weights, _needed(path, "AutoNAT", heads=heads)["heads"], path)
     if "mlm_layer.bias" in weights and any(".attn.kv.A." in name for name in weights):
         return _enat(weights, path, **_needed(path, "ENAT", heads=heads, encoder_depth=encoder_depth))
     if "quantize.embedding.weight" in weights:
-        return _vqgan(weights, path)
+        return _vqgan(weights, path, image_size)
     known = "AutoNAT, ENAT and the MaskGIT VQGAN"
     raise UserError(f"{path} is none of the checkpoints that can be imported ({known}); it has {_some(weights)}.")
+
+
+def write_published(model: Model) -> State:
+    """Weights under their published names, for the published code; of the generator if there is one."""
+    part = model.parts.get("generator") or model.part("tokenizer", "the model")
+    kind = type(part.backbone) if "generator" in model.parts else type(part)
+    if kind is VQGAN and not model.specs["tokenizer"]["init_args"].get("published"):
+        raise UserError(
+            "this VQGAN has shortcuts that the published code does not have; train it with published: true."
+        )
+    for known, write in ((AutoNAT, write_autonat), (ENAT, write_enat), (VQGAN, write_vqgan)):
+        if kind is known:
+            return write(part.state_dict())
+    raise UserError(f"there is no published code for a {kind.__name__}.")
 
 
 def _needed(path: Path, name: str, **values: int | None) -> dict[str, int]:
@@ -118,7 +147,7 @@ def _generator(backbone: Spec, state: dict[str, Tensor], schedule: str, settings
     return Model(parts, specs)
 
 
-def _vqgan(weights: Mapping[str, Tensor], path: Path) -> Model:
+def _vqgan(weights: Mapping[str, Tensor], path: Path, image_size: int | None) -> Model:
     words, dim = weights["quantize.embedding.weight"].shape
     levels = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.down."))
     width = len(weights["encoder.conv_in.weight"])
@@ -130,7 +159,7 @@ def _vqgan(weights: Mapping[str, Tensor], path: Path) -> Model:
                 "class_path": "mmmask.tokenizers.EuclideanQuantizer",
                 "init_args": {"vocab_size": words, "dim": dim},
             },
-            "image_size": 16 * 2 ** (levels - 1),
+            "image_size": image_size or 16 * 2 ** (levels - 1),
             "channels": weights["encoder.conv_in.weight"].shape[1],
             "width": width,
             "multiples": wide,

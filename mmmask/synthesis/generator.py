@@ -40,9 +40,9 @@ class ImageGenerator(nn.Module):
     @property
     def classes(self) -> int | None:
         """How many classes there are; None if images follow texts."""
-        if self.backbone.mode == "joint":
-            return self.backbone.embedding.catalogue[self.source].vocab_size
-        return self.backbone.classes.num_embeddings - 1
+        if self.backbone.decoder.style.adaptive:
+            return self.backbone.classes.num_embeddings - 1
+        return self.backbone.embedding.catalogue[self.source].vocab_size
 
     @property
     def reuses(self) -> bool:
@@ -88,8 +88,8 @@ class ImageGenerator(nn.Module):
         backbone = self.backbone
         tokens = tokens.blank(split.asked, split.asked_valid)
         if backbone.mode == "joint":
-            assert context.tokens is not None
-            features = rows(backbone.decode(tokens, backbone.encode(context.tokens)), split.asked)
+            first = context.tokens or tokens.select(split.known[:, :0])
+            features = rows(backbone.decode(tokens, backbone.encode(first), context.condition), split.asked)
         else:
             memory = self.remember(tokens, split, context, memory)
             asked = tokens.select(split.asked, split.asked_valid)

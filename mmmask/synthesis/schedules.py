@@ -68,6 +68,8 @@ class CosineSchedule(Schedule):
         guidance: float = 0.0,
         growth: Literal["constant", "linear"] = "constant",
     ) -> None:
+        if growth not in ("constant", "linear"):
+            raise UserError(f"CosineSchedule: growth is '{growth}'; choose constant or linear.")
         done = [(s + 1) / steps for s in range(_checked(steps))]
         scales = [guidance if growth == "constant" else guidance * share for share in done]
         columns = zip(done, scales, strict=True)
@@ -81,6 +83,8 @@ class ENATSchedule(Schedule):
     """
 
     def __init__(self, steps: int = 8, temperature: float = 6.0, remask: float = 1.5, guidance: float = 2.5) -> None:
+        if temperature < 0:
+            raise UserError("schedule: temperatures must be 0 or more.")
         left = [1 - (s + 1) / steps for s in range(_checked(steps))]
         super().__init__(
             [

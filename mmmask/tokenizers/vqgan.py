@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -136,10 +137,11 @@ class VQGAN(ImageTokenizer):
         return self._images(self.quantizer.codes(ids)).clamp(0, 1)
 
     def _features(self, images: Tensor) -> Tensor:
-        if images.shape[1] != self.channels or images.shape[-1] % (self.image_size // self.grid):
+        expected = (self.channels, self.image_size, self.image_size)
+        if images.shape[1:] != expected:
             raise UserError(
-                f"VQGAN: images have the shape {tuple(images.shape[1:])}, expected {self.channels} channels and sides "
-                f"that are multiples of {self.image_size // self.grid}; resize the data."
+                f"VQGAN: images have the shape {tuple(images.shape[1:])}, expected {expected}; "
+                "resize the data, or set channels and image_size to fit it."
             )
         return self.encoder(images).permute(0, 2, 3, 1).float()  # (B, h, w, dim)
 
@@ -154,4 +156,4 @@ def _level(narrow: int, wide: int, blocks: int, published: bool) -> nn.Sequentia
 
 def _norm(width: int) -> nn.GroupNorm:
     """Norm over up to 32 groups of channels."""
-    return nn.GroupNorm(32 if width % 32 == 0 else width, width, eps=1e-6)
+    return nn.GroupNorm(gcd(32, width), width, eps=1e-6)

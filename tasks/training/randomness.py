@@ -45,11 +45,12 @@ class Randomness(pl.Callback):
         self.seed = state["seed"]
 
 
-def common_generator(task: pl.LightningModule, training: bool, batch_idx: int) -> torch.Generator:
-    """A generator for this batch that draws the same on all ranks."""
+def common_generator(task: pl.LightningModule, training: bool, batch_idx: int, use: int) -> torch.Generator:
+    """A generator for this batch, and for one use of it, that draws the same on all ranks."""
     callbacks = task.trainer.callbacks  # type: ignore[attr-defined]
     seed = next((callback.seed for callback in callbacks if isinstance(callback, Randomness)), 0)
     place = (seed, COMMON, task.trainer.current_epoch, batch_idx) if training else (seed, COMMON, batch_idx)
+    place = (*place, use)
     return torch.Generator().manual_seed(_number(*place))
 
 

@@ -9,7 +9,7 @@ from mmmask.masking import Cosine, Fixed, RatioMask
 from mmmask.synthesis import CosineSchedule, ENATSchedule, Sampler
 from mmmask.tokens import Split
 from mmmask.transformer import ENAT, AutoNAT
-from tasks.image_synthesis import ImageSynthesis, _Draw, _in_two
+from tasks.image_synthesis import ImageSynthesis, _in_two
 from tasks.training.ema import EMA
 from tasks.training.randomness import Randomness
 
@@ -93,12 +93,22 @@ def test_reuse_is_trained_with_features_of_the_average_and_no_gradient_reaches_t
     assert not any(seen)
 
 
+class Seeded:
+    """A draw of its own for each seed."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def generator(self, use):
+        return torch.Generator().manual_seed(self.seed)
+
+
 def test_known_tokens_are_parted_into_earlier_and_new():
     torch.manual_seed(0)
     whole = Split(torch.arange(10).expand(2, -1), torch.arange(10, 16).expand(2, -1))
     counts = set()
     for seed in range(20):
-        earlier, new = _in_two(whole, _Draw(torch.Generator().manual_seed(seed), 2))
+        earlier, new = _in_two(whole, Seeded(seed))
         both = torch.cat([earlier.known, new.known], 1)
         assert both.sort(1).values.tolist() == whole.known.tolist()
         assert torch.equal(new.asked, whole.asked)

@@ -66,13 +66,13 @@ def test_one_token_at_least_is_asked_and_as_many_as_wanted_are_kept():
 
 
 def test_a_block_is_one_full_rectangle_where_there_is_room():
-    order = BlockPattern(stretch=1.0)(200, 256, seeded(2))[:, :16]
+    order = BlockPattern(stretch=1.0)(200, 256, seeded(2)).argsort(-1)[:, :16]
     sides = []
     for places in order:
         y, x = places // 16, places % 16
         sides.append((int(y.max() - y.min()) + 1) * (int(x.max() - x.min()) + 1))
     assert max(sides) <= 25  # 16 cells within 5 x 5, cut by an edge or not
-    random = RandomPattern()(200, 256, seeded(2))[:, :16]
+    random = RandomPattern()(200, 256, seeded(2)).argsort(-1)[:, :16]
     assert ((random // 16).amax(1) - (random // 16).amin(1)).float().mean() > 10
 
 
@@ -84,6 +84,7 @@ def test_a_block_is_one_full_rectangle_where_there_is_room():
         (lambda: Beta(0, 1), "above 0"),
         (lambda: TruncatedNormal(std=0), "above 0"),
         (lambda: BlockPattern(0.5), "1 or more"),
+        (lambda: RatioMask(keep=16)(whole(1, 16)), "keep is 16, but there are 16 tokens"),
         (lambda: BlockPattern()(1, 10), "10 tokens make no square grid"),
     ],
 )

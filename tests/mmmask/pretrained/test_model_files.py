@@ -82,6 +82,8 @@ def arguments(parts):
         (lambda p: (p / "model.safetensors").write_bytes(b"x" * 100), "is damaged, or no model"),
         (lambda p: changed(p, lambda s: s["generator"].update(class_path="os.system")), "only classes of mmmask"),
         (lambda p: changed(p, lambda s: s["sampler"].update(class_path="mmmask.synthesis.Samplr")), "mean 'Sampler'"),
+        (lambda p: changed(p, lambda s: s["sampler"].update(class_path="mmmask.cli.main")), "no class of mmmask"),
+        (lambda p: changed(p, lambda s: s["sampler"].update(class_path="mmmask.files.FileLock")), "no class of mmmask"),
         (
             lambda p: changed(p, lambda s: s["sampler"]["init_args"].update(topk=1)),
             "does not fit mmmask.synthesis.Samp",
@@ -104,3 +106,10 @@ def test_what_cannot_be_read_is_told(model, tmp_path, spoil, words):
 def test_a_missing_part_is_told(model, tmp_path):
     with pytest.raises(UserError, match="holds no tokenizer, only generator, sampler"):
         model.part("tokenizer", "x")
+
+
+def test_a_folder_of_other_things_is_not_written_into(model, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="holds other things than a model"):
+        write(tmp_path, model, "")
+    assert (tmp_path / "README.md").read_text() == "mine"

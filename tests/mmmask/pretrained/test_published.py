@@ -9,7 +9,7 @@ from nat_reference import autonat, enat, vectors
 from safetensors.torch import save_file
 
 from mmmask.errors import UserError
-from mmmask.pretrained.published import read_published
+from mmmask.pretrained.published import read_published, write_published
 from mmmask.synthesis import AutoNATSchedule, ENATSchedule
 
 
@@ -37,7 +37,7 @@ def test_enat_in_a_wrapper_with_arguments_of_a_script(tmp_path):
 
 def test_vqgan_as_safetensors(tmp_path):
     save_file(vectors("vqgan_weights"), tmp_path / "vqgan.safetensors")
-    tokenizer = read_published(tmp_path / "vqgan.safetensors").parts["tokenizer"]
+    tokenizer = read_published(tmp_path / "vqgan.safetensors", image_size=32).parts["tokenizer"]
     data = vectors("vqgan_io")
     assert torch.equal(tokenizer.encode(data["image"]).flatten(), data["indices"])
 
@@ -56,6 +56,7 @@ class Runs:
         (lambda: vectors("autonat_weights"), {"heads": 5}, "32 does not divide into 5 heads"),
         (lambda: {"a.weight": torch.zeros(1)}, {}, "none of the checkpoints that can be imported"),
         (lambda: {**vectors("autonat_weights"), "extra.weight": torch.zeros(1)}, {"heads": 4}, "no place for: extra"),
+        (lambda: dict([*vectors("autonat_weights").items()][2:]), {"heads": 4}, "file.pth lacks context_embed"),
         (lambda: torch.zeros(3), {}, "holds no weights by name"),
         (lambda: {"a": Runs()}, {}, "can run code"),
         (lambda: None, {}, "does not exist"),
@@ -76,3 +77,24 @@ def test_a_cut_file_is_told(tmp_path):
     (tmp_path / "file.pth").write_bytes((tmp_path / "file.pth").read_bytes()[:5000])
     with pytest.raises(UserError, match="is damaged, or no checkpoint"):
         read_published(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("autonat_weights", {"heads": 4}),
+        ("enat_weights", {"heads": 4, "encoder_depth": 3}),
+        ("vqgan_weights", {"image_size": 32}),
+    ],
+)
+def test_what_was_imported_can_be_given_back(name, options, tmp_path):
+    published = vectors(name)
+    torch.save(published, tmp_path / "file.pth")
+    back = write_published(read_published(tmp_path / "file.pth", **options))
+    assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in published.items()}
+    torch.save(back, tmp_path / "back.pth")
+    once, again = (read_published(tmp_path / file, **options) for file in ("file.pth", "back.pth"))
+    for part in ("generator", "tokenizer"):
+        if part in once.parts:
+            before, after = once.parts[part].state_dict(), again.parts[part].state_dict()
+            assert all(torch.equal(before[key], after[key]) for key in before)
