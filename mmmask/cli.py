@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmmask.errors import Stopped, UserError
 
@@ -367,6 +367,8 @@ def _listed(arguments: list[str], option: str, comma: str | None) -> list[str]:
         rest.pop(0)
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
+        if not values:
+            raise UserError(f"{option} needs a value after it.")
         if comma:
             values = [part for value in values for part in value.strip("[]").split(comma) if part]
         out += [option, json.dumps(values)]
@@ -388,6 +390,7 @@ def evaluate(
     captions: Path | None = None,
     clip: Path | None = None,
     n: int = 1000,
+    schedule: Literal["cosine", "enat", "autonat"] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
@@ -410,6 +413,7 @@ def evaluate(
         captions: file with a text in each line, for a model that follows texts.
         clip: folder of a CLIP that says how well images fit their captions.
         n: images to draw: classes, or captions, in turn.
+        schedule: another one than the model was saved with.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class (default: as in training).
         temperature: how freely words are drawn (default: as in training).
@@ -434,7 +438,7 @@ def evaluate(
             evaluation.add_real(batch["image"])
     if save_statistics is not None:
         evaluation.scores.save_statistics(save_statistics)
-    row = evaluation.run(n, seed, batch_size, out, steps=steps, guidance=guidance, temperature=temperature)
+    row = evaluation.run(n, seed, batch_size, out, schedule, steps=steps, guidance=guidance, temperature=temperature)
     for name, value in row.items():
         if isinstance(value, float):
             print(f"{name:<18} {value:.4g}")

@@ -61,9 +61,13 @@ class Evaluation:
         images = images.to(self.device)
         self.scores.add_real(images.float() / 255 if images.dtype == torch.uint8 else images)
 
-    def run(self, n: int, seed: int, batch_size: int, out: Path | None, **changes: float | None) -> dict[str, Any]:
+    def run(
+        self, n: int, seed: int, batch_size: int, out: Path | None, schedule: str | None, **changes: float | None
+    ) -> dict[str, Any]:
         """Draw `n` images and score them; `out` gets a line with scores and all settings."""
-        sampler, spec = sampler_of(self.model, **changes)
+        if n < 1 or batch_size < 1:
+            raise UserError(f"evaluate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
+        sampler = sampler_of(self.model, schedule, **changes)
         for start in track(range(0, n, batch_size), "drawing", transient=True):
             numbers = range(start, min(n, start + batch_size))
             texts = [self.captions[i % len(self.captions)] for i in numbers] if self.captions else None
@@ -74,7 +78,8 @@ class Evaluation:
             self.scores.add_generated(images, classes)
             if self.clip is not None and texts:
                 self.clip.add(images, texts)
-        row = {"checkpoint": str(self.checkpoint), "n": n, "seed": seed, "sampler": spec, **self.scores.compute()}
+        row = {"checkpoint": str(self.checkpoint), "n": n, "seed": seed, "sampler": sampler.settings()}
+        row |= {"extractor": type(self.scores.extractor).__name__, "device": str(self.device), **self.scores.compute()}
         if self.clip is not None:
             row["clip_score"] = self.clip.compute()
         if out is not None:

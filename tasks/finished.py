@@ -74,8 +74,8 @@ def same_tokenizer(tokenizer: ImageTokenizer, checkpoint: Mapping[str, Any], nam
     """Refuse a tokenizer with which the checkpoint was not trained: its tokens mean something else."""
     if checkpoint.get("tokenizer") not in (None, fingerprint(tokenizer)):
         raise UserError(
-            f"{name} was trained with another tokenizer than the one that is found now: its tokens would mean something "
-            "else. Set tokenizer to the run folder, or exported model, that it was trained with."
+            f"{name} was trained with another tokenizer than the one that is found now: its tokens would mean "
+            "something else. Set tokenizer to the run folder, or exported model, that it was trained with."
         )
 
 

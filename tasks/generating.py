@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ from mmmask.tokens import BLANK
 from tasks.finished import model_of
 from tasks.pictures import grid
 
+SCHEDULES = {
+    "cosine": "mmmask.synthesis.CosineSchedule",
+    "enat": "mmmask.synthesis.ENATSchedule",
+    "autonat": "mmmask.synthesis.AutoNATSchedule",
+}
 GREY = 0.5  # of patches that are not decoded yet
 
 
@@ -29,6 +34,7 @@ def generate(
     text: list[str] | None = None,
     vectors: Path | None = None,
     n: int = 8,
+    schedule: Literal["cosine", "enat", "autonat"] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
@@ -45,10 +51,11 @@ def generate(
 
     Args:
         checkpoint: run folder of an image synthesis, or a model that was exported or imported.
-        classes: numbers, or names if the model has them; default: the first ten.
+        classes: their numbers (default: the first ten).
         text: captions, for a model that follows texts and knows its text encoder.
         vectors: .npy file of text vectors (texts, tokens, channels) instead.
         n: images of each class or text.
+        schedule: another one than the model was saved with: MaskGIT's cosine, ENAT's, AutoNAT's published one.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class, 0 for not at all (default: as in training).
         temperature: how freely words are drawn (default: as in training).
@@ -57,16 +64,17 @@ def generate(
         strip: picture of the decoding steps, a row for each class or text.
         gif: the same as a film.
         image: picture to fill in or to extend; needs mask.
-        mask: picture whose white parts are to be drawn anew; the rest is kept.
+        mask: picture whose white parts are to be drawn anew; the tokens of the rest are kept.
         batch_size: images drawn at once.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
     """
     if n < 1 or batch_size < 1:
         raise UserError(f"generate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
+    _check_names(out, strip, gif)
     model = model_of(checkpoint)
     where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
-    sampler, _ = sampler_of(model, steps=steps, guidance=guidance, temperature=temperature)
+    sampler = sampler_of(model, schedule, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
     rows = given.repeat_interleave(n, 0)
     kept = _kept(tokenizer, image, mask)
@@ -74,8 +82,8 @@ def generate(
     batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
     for some, seeds in track(batches, "drawing", transient=True, disable=len(batches) < 2):
         start = None if kept is None else kept.to(where).expand(len(some), -1)
-        states = [decoded.ids.cpu() for decoded in sampler.steps(generator, some, seeds, start)]
-        films.append(torch.stack(states, 1))  # (B, steps, L)
+        states = [decoded.ids for decoded in sampler.steps(generator, some, seeds, start)]
+        films.append(torch.stack(states if strip or gif else states[-1:], 1).cpu())  # (B, steps or 1, L)
     ids = torch.cat(films)
     images = _images(tokenizer, ids[:, -1], batch_size)
     _save(grid(images, n), out)
@@ -92,27 +100,41 @@ def generate(
 def chosen_device(name: str) -> torch.device:
     """The device of this name; `auto` is a GPU if there is one."""
     try:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise UserError(f"there is no device '{name}': give cpu, cuda, cuda:1, mps or auto.") from error
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device '{name}' here: give cpu, cuda, cuda:1, mps or auto.") from error
+    return device
 
 
-def sampler_of(model: Model, **changes: float | None) -> tuple[Sampler, Spec]:
-    """The model's sampler, with another number of steps, guidance or temperature if they are given; and its spec."""
+def _check_names(*paths: Path | None) -> None:
+    """Before anything is drawn: pictures are .png or .jpg, a film is .gif."""
+    *pictures, film = paths
+    for path in pictures:
+        if path is not None and path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise UserError(f"{path}: pictures are written as .png or .jpg.")
+    if film is not None and film.suffix.lower() != ".gif":
+        raise UserError(f"{film}: films are written as .gif.")
+
+
+def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> Sampler:
+    """The model's sampler, with another schedule, number of steps, guidance or temperature if they are given."""
     wanted = {name: value for name, value in changes.items() if value is not None}
     spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler", "init_args": {}}
-    if not wanted:
-        return build(spec), spec
+    if not wanted and schedule is None:
+        return model.parts.get("sampler") or Sampler()
     given = dict(spec.get("init_args") or {})
-    schedule = dict(given.get("schedule") or {"class_path": "mmmask.synthesis.CosineSchedule"})
-    arguments = dict(schedule.get("init_args") or {})
-    schedule["init_args"] = {**arguments, **wanted}
+    chosen = dict(given.get("schedule") or {"class_path": SCHEDULES["cosine"]})
+    if schedule is not None:
+        chosen = {"class_path": SCHEDULES[schedule]}
+    chosen["init_args"] = {**(chosen.get("init_args") or {}), **wanted}
     try:
-        spec = {**spec, "init_args": {**given, "schedule": schedule}}
-        return build(spec), spec
+        return build({**spec, "init_args": {**given, "schedule": chosen}}, trusted=True)
     except UserError as error:
-        name = schedule["class_path"].rpartition(".")[2]
-        raise UserError(f"the schedule of this model ({name}) cannot be changed so: {error}") from error
+        name = chosen["class_path"].rpartition(".")[2]
+        raise UserError(
+            f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."
+        ) from error
 
 
 def _given(model: Model, classes: Sequence[str] | None, text: Sequence[str] | None, vectors: Path | None) -> Tensor:
@@ -143,7 +165,7 @@ def text_vectors(model: Model, texts: Sequence[str]) -> Tensor:
 
 def _loaded(path: Path | None) -> Tensor:
     try:
-        return torch.from_numpy(np.load(path)).float()  # type: ignore[arg-type]
+        return torch.from_numpy(np.asarray(np.load(path))).float()  # type: ignore[arg-type]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no .npy file of numbers.") from error
 
@@ -193,8 +215,5 @@ def _picture(pixels: Tensor) -> Image.Image:
 
 def _save(pixels: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _picture(pixels).save(path)
-    except ValueError as error:
-        raise UserError(f"{path}: pictures are written as .png or .jpg.") from error
+    _picture(pixels).save(path)
     print(path)

@@ -52,9 +52,7 @@ def read_published(
     try:
         return _recognised(path, weights, heads, encoder_depth, image_size)
     except KeyError as error:
-        raise UserError(
-            f"{path} lacks {error.args[0]}, which the published model has: it is cut, or another."
-        ) from error
+        raise UserError(f"{path} lacks {error.args[0]}, which the published model has: a part, or another.") from error
 
 
 def _recognised(
@@ -75,9 +73,7 @@ def write_published(model: Model) -> State:
     part = model.parts.get("generator") or model.part("tokenizer", "the model")
     kind = type(part.backbone) if "generator" in model.parts else type(part)
     if kind is VQGAN and not model.specs["tokenizer"]["init_args"].get("published"):
-        raise UserError(
-            "this VQGAN has shortcuts that the published code does not have; train it with published: true."
-        )
+        raise UserError("this VQGAN has shortcuts that the published code has not; train it with published: true.")
     for known, write in ((AutoNAT, write_autonat), (ENAT, write_enat), (VQGAN, write_vqgan)):
         if kind is known:
             return write(part.state_dict())

@@ -63,6 +63,13 @@ class ImageGenerator(nn.Module):
         if self.backbone.decoder.style.adaptive:
             return Context(None, self.backbone.condition(given))
         number = self.backbone.embedding.catalogue.number(self.source)
+        if given.is_floating_point():
+            of = self.backbone.embedding.catalogue[self.source]
+            if given.shape[1:] != (of.length, of.channels):
+                raise UserError(
+                    f"text vectors have the shape {tuple(given.shape[1:])}, the model is made for {of.length} of "
+                    f"{of.channels} numbers; use the text encoder it was trained with."
+                )
         return Context(
             vectors_of(given, number) if given.is_floating_point() else tokens_of(given[:, None], number), None
         )

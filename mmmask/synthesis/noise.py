@@ -21,6 +21,11 @@ class Noise:
     def __init__(self, seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
         self.seeds = torch.as_tensor(list(seeds), dtype=torch.int64, device=device)
 
+    def to(self, device: torch.device | str) -> Noise:
+        """The same numbers, made on this device."""
+        self.seeds = self.seeds.to(device)
+        return self
+
     def choose(self, logits: Tensor, step: int, places: Tensor) -> Tensor:
         """One word `(B, n)` for each place, by the probabilities of `logits` `(B, n, V)`."""
         chances = logits.softmax(-1).cumsum(-1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,17 @@ class Sampler:
         self.schedule, self.order = schedule or CosineSchedule(), order or Confident()
         self.top_k, self.top_p, self.reuse = top_k, top_p, reuse
 
+    def settings(self) -> dict[str, Any]:
+        """All that decides what is drawn, beside model and seeds."""
+        return {
+            "steps": [asdict(step) for step in self.schedule.steps],
+            "each_reveals": self.schedule.each_reveals,
+            "order": type(self.order).__name__,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "reuse": self.reuse,
+        }
+
     def sample(
         self, model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None = None
     ) -> Tensor:
@@ -68,15 +80,18 @@ class Sampler:
         Of `ids` `(B, L)` only blanks are filled (inpainting). `guidance` `(B,)` multiplies that of the schedule.
         """
         length, device = model.modality.length, given.device
-        if not isinstance(noise, Noise):
-            noise = Noise(noise, device)
+        noise = noise.to(device) if isinstance(noise, Noise) else Noise(noise, device)
         if ids is None:
             ids = torch.full((len(given), length), BLANK, device=device)
-        _check(model, given, ids, noise.seeds)
+        _check(model, given, ids, noise.seeds, len(self.schedule))
         contexts = _Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
         rest = _Rest(ids, self.schedule)
         split, memory, evaluations = rest.split(), None, 0
         for number, step in enumerate(self.schedule.steps):
+            if not rest.revealed[number]:  # fewer blanks than steps: what is drawn here would all be masked again
+                rest.step += 1
+                yield Decoded(ids, evaluations)
+                continue
             tokens = model.tokens(ids)
             logits, memory, branches = contexts.answer(tokens, split, step, memory)
             evaluations += branches * len(given)
@@ -143,6 +158,7 @@ class _Rest:
         self.most = left.amax(1).tolist()
         self.revealed = (left[:-1] - left[1:]).amax(1).tolist()
         self.even = bool((left == left[:, :1]).all())
+        self.fewest = left.amin(1).tolist()
         self.left, self.length, self.step = left[..., None].to(ids.device), ids.shape[1], 0
         self.asked = _places(ids == BLANK, self.most[0])
         self.known, self.known_valid = self._all_known(ids)
@@ -174,7 +190,7 @@ class _Rest:
 
     def _all_known(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         known = self.length - self.left[self.step]
-        places = _places(ids != BLANK, self.length - int(self.left[self.step].min()))
+        places = _places(ids != BLANK, self.length - self.fewest[self.step])
         return places, None if self.even else _up_to(known, places)
 
 
@@ -191,7 +207,9 @@ def _twice(x: Tensor) -> Tensor:
     return torch.cat([x, x])
 
 
-def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor) -> None:
+def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor, steps: int) -> None:
+    if steps > model.modality.length:
+        raise UserError(f"{steps} steps for {model.modality.length} tokens: some would reveal none; take fewer.")
     if len(seeds) != len(ids):
         raise UserError(f"{len(seeds)} seeds for {len(ids)} images; give one for each.")
     if len(given) != len(ids):

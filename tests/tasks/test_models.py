@@ -12,7 +12,7 @@ from PIL import Image
 from mmmask.cli import main
 from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, build, read, write
-from mmmask.synthesis import CosineSchedule, Sampler
+from mmmask.synthesis import ENATSchedule, Sampler
 
 TOKENIZER = {
     "class_path": "mmmask.tokenizers.ViTTokenizer",
@@ -78,14 +78,17 @@ def test_only_the_white_part_of_the_mask_is_drawn_anew(imported, tmp_path):
     both = ["--image", tmp_path / "p.png", "--mask", tmp_path / "m.png", "--class", 1]
     assert generate(imported, tmp_path / "a.png", *both, "--n", 1) == 0
     tokenizer = read(imported).parts["tokenizer"]
-    seen = torch.from_numpy(pixels(tmp_path / "a.png").copy()).permute(2, 0, 1) / 255
-    kept = tokenizer.encode(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[:, :, :4]
-    sampler, generator = Sampler(CosineSchedule(1)), read(imported).parts["generator"]
-    assert seen.shape[0] == 3
-    start = torch.full((1, 8, 8), -1)
-    start[:, :, :4] = kept
-    filled = sampler.sample(generator, torch.tensor([1]), [0], start.flatten(1)).view(1, 8, 8)
-    assert torch.equal(filled[:, :, :4], kept)
+    seen = torch.from_numpy(pixels(tmp_path / "a.png").copy()).permute(2, 0, 1)[None] / 255
+    seen = seen[..., 1:-1, 1:-1]  # the frame
+    start = tokenizer.encode(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+    start[:, :, 4:] = -1
+    expected = Sampler(ENATSchedule()).sample(
+        read(imported).parts["generator"], torch.tensor([1]), [0], start.flatten(1)
+    )
+    assert torch.equal(expected.view(1, 8, 8)[:, :, :4], start[:, :, :4])
+    images = tokenizer.decode(expected.view(1, 8, 8))
+    shrunk = torch.nn.functional.interpolate(seen, 32, mode="area")
+    assert (shrunk - images).abs().mean() < 0.03
 
 
 def test_scores_come_with_all_settings(imported, tmp_path, capsys):
@@ -98,7 +101,8 @@ def test_scores_come_with_all_settings(imported, tmp_path, capsys):
         assert main(["evaluate", "--checkpoint", str(imported), *map(str, options)]) == 0
     first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
     assert first == second
-    assert first["sampler"]["init_args"]["schedule"]["init_args"] == {"steps": 2, "guidance": 1.5}
+    assert [step["guidance"] for step in first["sampler"]["steps"]] == [0.0, 0.75]
+    assert first["sampler"]["steps"][0]["remask"] == 0.75  # what was not changed is there too
     assert first["frechet_distance"] > 0
     assert "frechet_distance" in capsys.readouterr().out
 
@@ -126,6 +130,10 @@ def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):
         (["--device", "gpu"], "there is no device 'gpu'"),
         (["--steps", "0"], "steps is 0"),
         (["--out", "a.xyz"], "pictures are written as"),
+        (["--gif", "a.mp4"], "films are written as .gif"),
+        (["--class"], "--class needs a value"),
+        (["--schedule", "autonat", "--steps", "4"], "AutoNATSchedule has no such setting (steps)"),
+        (["--steps", "65"], "65 steps for 64 tokens"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(imported, options, words, tmp_path, monkeypatch, capsys):

@@ -57,6 +57,16 @@ def test_given_tokens_are_kept_whatever_their_number(family):
         assert torch.equal(sampler.sample(model, CLASSES[i : i + 1], [1 + i], blank[i : i + 1])[0], filled[i])
 
 
+def test_a_step_that_would_reveal_nothing_is_left_out():
+    model, sampler = generator(), Sampler(CosineSchedule(8))
+    ids = torch.randint(WORDS, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+    ids[0, [2, 9]] = BLANK
+    steps = list(sampler.steps(model, CLASSES[:1], [0], ids))
+    assert len(steps) == 8
+    assert steps[-1].evaluations == 2
+    assert (steps[-1].ids >= 0).all()
+
+
 def test_only_as_many_tokens_as_the_schedule_says_are_revealed_and_none_changes_later():
     schedule, before = ENATSchedule(5), torch.full((4, LENGTH), BLANK)
     for decoded, masked in zip(
@@ -150,6 +160,7 @@ def test_images_follow_texts():
             "25 tokens, .* made for 16",
         ),
         (lambda m: Sampler().sample(m, CLASSES[:1], [0], torch.full((1, LENGTH), 11)), "token id 11 of image"),
+        (lambda m: Sampler(CosineSchedule(17)).sample(m, CLASSES[:1], [0]), "17 steps for 16 tokens"),
         (lambda m: Sampler(top_k=0), "top_k must be 1 or more"),
         (lambda m: Sampler(top_p=0.0), "top_p above 0"),
         (lambda m: Sampler().sample(m, CLASSES, [0, 1]), "2 seeds for 4 images"),
