@@ -125,19 +125,17 @@ def main():
         task, plain, low = arguments.worker
         worker(task, plain == "1", low == "1", arguments.batch, arguments.threads)
         return
-    print("| | plain, s | ours, s | ratio (range of pairs) | peak GiB, plain / ours |\n|---|---|---|---|---|")
+    print("| | s | speed, times plain float32 (range of rounds) | peak GiB |\n|---|---|---|---|")
+    kinds = {"plain, float32": (True, False), "ours, float32": (False, False)}
+    kinds |= {"plain, bfloat16": (True, True), "ours, bfloat16": (False, True)}
     for task in arguments.tasks:
-        for low in (False, True):
-            pairs = []
-            for _ in range(arguments.rounds):
-                pairs.append([measured(task, plain, low, arguments) for plain in (True, False)])
-            plain, ours = ([pair[i][0] for pair in pairs] for i in (0, 1))
-            ratios = [a / b for a, b in zip(plain, ours, strict=True)]
-            memory = [max(pair[i][1] for pair in pairs) for i in (0, 1)]
-            seconds = f"{statistics.median(plain):.2f} | {statistics.median(ours):.2f}"
+        rounds = [[measured(task, *kind, arguments) for kind in kinds.values()] for _ in range(arguments.rounds)]
+        for i, name in enumerate(kinds):
+            seconds = statistics.median(found[i][0] for found in rounds)
+            ratios = [found[0][0] / found[i][0] for found in rounds]
             ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-            name = f"{task}, {'bfloat16' if low else 'float32'}"
-            print(f"| {name} | {seconds} | {ratio} | {memory[0]:.2f} / {memory[1]:.2f} |", flush=True)
+            memory = max(found[i][1] for found in rounds)
+            print(f"| {task}, {name} | {seconds:.2f} | {ratio} | {memory:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

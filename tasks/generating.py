@@ -131,6 +131,8 @@ def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> S
     try:
         return build({**spec, "init_args": {**given, "schedule": chosen}}, trusted=True)
     except UserError as error:
+        if "does not fit" not in str(error):
+            raise
         name = chosen["class_path"].rpartition(".")[2]
         raise UserError(
             f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."

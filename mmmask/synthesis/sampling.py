@@ -214,6 +214,7 @@ def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor, ste
         raise UserError(f"{len(seeds)} seeds for {len(ids)} images; give one for each.")
     if len(given) != len(ids):
         raise UserError(f"{len(given)} classes or texts are given for {len(ids)} images; give one for each.")
+    model.tokens(ids)  # refuses a grid of another size
     model.backbone.embedding.check(model.modality.name, ids)
     if model.classes is not None and not given.is_floating_point():
         wrong = given[(given >= model.classes) | (given < BLANK)]
