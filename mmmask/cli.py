@@ -247,25 +247,42 @@ def _tokenize(arguments: list[str]) -> int:
 
 
 def tokenize(
-    run: Path, shards: str, out: Path, keep: str = "cls,txt", batch_size: int = 256, overwrite: bool = False
+    run: Path,
+    shards: str,
+    out: Path,
+    keep: str = "cls,txt",
+    batch_size: int = 256,
+    overwrite: bool = False,
+    field: str = "jpg",
 ) -> None:
     """Write the tokens of every sample of `shards` as aligned shards.
 
     Args:
-        run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used).
+        run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used), or an imported one.
         shards: path or pattern of the shards to tokenize.
         out: folder to write into; shard names stay the same.
         keep: small fields to copy along, separated by commas (cls and txt only where they are there).
         batch_size: images encoded at once.
         overwrite: replace shards of the same name.
+        field: that holds the pictures, for an imported tokenizer; a run folder knows it.
     """
+    from datamodules import Image
     from datamodules.token_shards import write_token_shards
+    from mmmask.pretrained.model_files import is_model
     from tasks.command_line import load_run
+    from tasks.finished import model_of
+    from tasks.tokenizer_training import TokenizerTraining
 
     _know_classes()
-    task, data = load_run(run)
-    fields = [field.strip() for field in keep.split(",") if field.strip()]
-    report = write_token_shards(shards, data.modalities, task.tokens, out, fields, batch_size, overwrite)
+    if is_model(run):
+        task = TokenizerTraining(model_of(run).part("tokenizer", run)).eval()
+        tokenizer: Any = task.tokenizer
+        modalities = {"image": Image(field, size=tokenizer.image_size, channels=tokenizer.channels)}
+    else:
+        task, data = load_run(run)
+        modalities = data.modalities
+    fields = [kept.strip() for kept in keep.split(",") if kept.strip()]
+    report = write_token_shards(shards, modalities, task.tokens, out, fields, batch_size, overwrite)
     print("\n".join(report))
 
 

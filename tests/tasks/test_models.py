@@ -9,6 +9,8 @@ import yaml
 from nat_reference import vectors
 from PIL import Image
 
+from datamodules import Array, Label, ShardData
+from datamodules import Image as Picture
 from mmmask.cli import main
 from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, build, read, write
@@ -149,3 +151,26 @@ def test_a_tokenizer_of_other_tokens_is_refused(imported, tmp_path, capsys):
     assert main(["import", str(tmp_path / "nat.pth"), str(tmp_path / "out"), *options]) == 2
     assert "makes 64 tokens out of 24, the backbone is made for 256 out of 24" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_imported_tokenizer_makes_token_shards(imported, make_shards, tmp_path, capsys):
+    shards = make_shards([6, 5])
+    tokenizer = str(imported.parent / "tokenizer")
+    assert main(["tokenize", tokenizer, shards, str(tmp_path / "tokens"), "--field", "jpg"]) == 0
+    readers = {"image": Array("image.npy", 24), "label": Label()}
+    data = ShardData(str(tmp_path / "tokens/train-*.tar"), readers, batch_size=11)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    pictures = ShardData(shards, {"image": Picture(field="jpg", size=32)}, batch_size=11)
+    pictures.setup("fit")
+    (originals,) = pictures.train_dataloader()
+    expected = read(imported).parts["tokenizer"].encode(originals["image"].float() / 255)
+    found = dict(zip(batch["key"], batch["image"], strict=True))
+    assert all(torch.equal(found[key], ids) for key, ids in zip(originals["key"], expected, strict=True))
+
+
+def test_a_model_can_be_given_back_to_the_published_code(imported, tmp_path):
+    assert main(["export", str(imported), str(tmp_path / "back.pth"), "--published"]) == 0
+    back, published = torch.load(tmp_path / "back.pth", weights_only=True), vectors("enat_weights")
+    assert back.keys() == published.keys()
+    assert torch.equal(back["blocks.3.attn.kv.B.weight"], published["blocks.3.attn.kv.B.weight"])
