@@ -38,6 +38,8 @@ def parallelize(
     for block in _blocks(model):
         if activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        if compile:
+            torch._dynamo.config.recompile_limit = 64  # blocks share their code: with and without memory, gradient, ...
         if compile:  # not block.compile(), which traces the hooks of sharding too
             block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
     if mesh is not None:

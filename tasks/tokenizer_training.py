@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.image import PeakSignalNoiseRatio
@@ -57,6 +58,12 @@ class TokenizerTraining(LightningModule):
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         super().__init__()
+        size, channels = tokenizer.image_size, tokenizer.channels
+        if adversary and (adversary.channels != channels or size < adversary.least_size):
+            raise UserError(
+                f"TokenizerTraining: the adversary is for images of {adversary.channels} channels and at least "
+                f"{adversary.least_size} pixels; these have {channels} and {size}. Set its channels and halvings."
+            )
         self.tokenizer, self.perceptual, self.adversary = tokenizer, perceptual, adversary
         self.modality, self.lr, self.weight_decay = modality, lr, weight_decay
         self.warmup_steps, self.betas = warmup_steps, betas
@@ -69,6 +76,10 @@ class TokenizerTraining(LightningModule):
     def tokens_per_sample(self) -> int:
         """For the speed in tokens."""
         return self.tokenizer.grid**2
+
+    def setup(self, stage: str) -> None:
+        if self.adversary and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            raise UserError("TokenizerTraining: an adversary does not train with sharded weights; use ddp.")
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self, self.lr, self.betas, self.weight_decay, self.warmup_steps)

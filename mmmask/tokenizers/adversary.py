@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 
 
 class Verdict(NamedTuple):
@@ -36,6 +37,7 @@ class Adversary(nn.Module):
                 f"they are {channels}, {width}, {halvings}, {weight} and {start_step}."
             )
         self.weight, self.start_step = weight, start_step
+        self.channels, self.least_size = channels, 3 * 2**halvings
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for i in range(1, halvings + 1):
             narrow, wide = width * min(2 ** (i - 1), 8), width * min(2**i, 8)
@@ -59,6 +61,7 @@ class Adversary(nn.Module):
 
 
 def relative_pull(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """How much stronger loss `a` pulls on these weights than loss `b`, up to 10,000 times."""
-    pull_a, pull_b = (torch.autograd.grad(loss, weights, retain_graph=True)[0].norm() for loss in (a, b))
-    return (pull_a / (pull_b + 1e-4)).clamp(0, 1e4).detach()
+    """How much stronger loss `a` pulls on these weights than loss `b`, up to 10,000 times; the same on all ranks."""
+    pulls = [torch.autograd.grad(loss, weights, retain_graph=True)[0].norm().detach() for loss in (a, b)]
+    pull_a, pull_b = sum_over_ranks(torch.stack(pulls)) / ranks()[1]
+    return (pull_a / (pull_b + 1e-4)).clamp(0, 1e4)

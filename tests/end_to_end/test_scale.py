@@ -75,6 +75,11 @@ def test_synthesis_by_two_processes_is_that_of_one(shards, tmp_path, task):
         assert_same_run(tmp_path / "sharded", tmp_path / "alone")
 
 
+def test_ranks_whose_last_batches_differ_agree_on_what_is_drawn_for_all(make_shards, tmp_path):
+    together(2, ranked, make_shards([175]), tmp_path / "uneven", "folder", 2, kind="enat")
+    assert len(losses(tmp_path / "uneven")) == STEPS
+
+
 def test_synthesis_with_reuse_trains_in_shards(shards, tmp_path):
     together(2, ranked, shards, tmp_path / "sharded", "folder", 2, kind="enat")
     assert losses(tmp_path / "sharded")[STEPS - 1] < 0.97 * losses(tmp_path / "sharded")[0]

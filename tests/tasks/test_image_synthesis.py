@@ -1,5 +1,7 @@
 """Image synthesis learns, reuses as it will when decoding, and says what does not fit."""
 
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -91,6 +93,26 @@ def test_reuse_is_trained_with_features_of_the_average_and_no_gradient_reaches_t
     seen.clear()
     trainer(tmp_path, 4, Watch()).fit(task, loader())
     assert not any(seen)
+
+
+def test_what_an_earlier_step_left_is_made_by_the_average_in_eval_mode_without_gradient():
+    task = ImageSynthesis(backbone(dropout=0.5))
+    average = {name: 2 * weight.detach() for name, weight in task.named_parameters()}
+    keeper = EMA(0.9)
+    keeper.average = average
+    task._trainer = SimpleNamespace(callbacks=[keeper])
+    ids = torch.randint(WORDS, (2, LENGTH))
+    tokens, given = task.generator.tokens(ids), torch.tensor([0, 1])
+    split = Split(torch.arange(6).expand(2, -1), torch.arange(6, LENGTH).expand(2, -1))
+    found = task.train()._remembered(tokens, split, given)
+    other = ImageSynthesis(backbone(dropout=0.5))
+    other.load_state_dict({**other.state_dict(), **average})
+    generator = other.generator.eval()
+    expected = generator.remember(tokens, split, generator.context(given))
+    assert torch.allclose(found.features, expected.features, atol=1e-6)
+    assert not found.features.requires_grad
+    assert task.generator.training
+    assert task._remembered(tokens, Split(split.known[:, :0], split.asked), given) is None
 
 
 class Seeded:

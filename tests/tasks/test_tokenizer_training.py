@@ -6,9 +6,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import models
 
 from mmmask.errors import UserError
-from mmmask.tokenizers import CosineQuantizer, ViTTokenizer
+from mmmask.tokenizers import Adversary, CosineQuantizer, Perceptual, ViTTokenizer
 from tasks.tokenizer_training import CodeUse, TokenizerTraining
 
 QUIET = {
@@ -125,3 +126,30 @@ def test_stand_ins_for_absent_images_are_not_learned():
     there[1] = False
     with pytest.raises(UserError, match="have no 'image', only a stand-in"):
         task().predict_step({**batch, "present": {"image": there}})
+
+
+def test_an_adversary_and_perception_train_along_in_the_same_steps(tmp_path):
+    weights = tmp_path / "squeezenet.pth"
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), weights)
+    torch.manual_seed(0)
+    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 32, 1, 4, dim=16, heads=2, width=8)
+    adversary = Adversary(1, width=8, halvings=2)
+    perceptual = Perceptual(weights, "squeezenet1_1", layers=(1, 4))
+    model = TokenizerTraining(tokenizer, perceptual, adversary, warmup_steps=0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    images = [{"key": str(i), "image": torch.rand(1, 32, 32)} for i in range(8)]
+    trainer = Trainer(max_steps=2, logger=False, **QUIET)
+    trainer.fit(model, DataLoader(images, 4))
+    changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"tokenizer", "adversary"}
+    told = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    parts = ("mse", "perceptual", "adversarial", "discriminator", "quantizer")
+    assert told["train/loss"] == pytest.approx(sum(told[f"train/{part}"] for part in parts), rel=1e-5)
+    assert not [name for name in model.state_dict() if "perceptual" in name]
+
+
+@pytest.mark.parametrize("wrong", [{"channels": 3}, {"channels": 1, "halvings": 4}])
+def test_an_adversary_for_other_images_is_refused(wrong):
+    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 32, 1, 4, dim=16, heads=2, width=8)
+    with pytest.raises(UserError, match="these have 1 and 32"):
+        TokenizerTraining(tokenizer, adversary=Adversary(**wrong))
