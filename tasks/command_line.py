@@ -171,7 +171,13 @@ def _listed(value: Any) -> list[Any]:
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
     arguments = _with_configurations(arguments)
-    noises = "LightningCLI's args parameter", ".*isinstance.treespec", ".*does not have many workers", "The dirpath has"
+    noises = (
+        "You have overridden",
+        "LightningCLI's args parameter",
+        ".*isinstance.treespec",
+        ".*does not have many workers",
+        "The dirpath has",
+    )
     for noise in noises:
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_telling)
