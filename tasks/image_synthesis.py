@@ -141,15 +141,15 @@ class ImageSynthesis(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Pictures of the classes in order, or of the first texts of the validation."""
         given, self._shown = self._shown, None
-        if self.tokenizer is None or given is None:
+        if self.tokenizer is None:
             return
-        if not given.is_floating_point():
-            columns = min(self.generator.classes or COLUMNS, COLUMNS)
-            given = torch.arange(columns, device=given.device).repeat(SHOWN // COLUMNS)
-        else:
-            columns = COLUMNS
-        images = self.generate(given, range(len(given)))
-        show(self, "generated", grid(images.cpu(), columns))
+        columns = min(self.generator.classes or COLUMNS, COLUMNS)
+        if self.generator.classes is not None:
+            given = torch.arange(columns, device=self.device).repeat(SHOWN // COLUMNS)
+        picture = None
+        if given is not None:
+            picture = grid(self.generate(given, range(len(given))).cpu(), columns)
+        show(self, "generated", picture)
 
     @torch.no_grad()
     def generate(self, given: Tensor, seeds: Any) -> Tensor:

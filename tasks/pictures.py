@@ -20,10 +20,11 @@ def grid(images: Sequence[Tensor] | Tensor, columns: int) -> Tensor:
     return picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
-def show(task: pl.LightningModule, name: str, picture: Tensor) -> None:
-    """Write rank 0's picture of this step to `samples/` in the run folder, and to the loggers. All ranks call it."""
+def show(task: pl.LightningModule, name: str, picture: Tensor | None) -> None:
+    """Write rank 0's picture of this step to `samples/` in the run folder, and to the loggers. All ranks call it,
+    also those that have none."""
     folder = Path(task.trainer.log_dir or task.trainer.default_root_dir) / "samples"  # the ranks agree on it here
-    if not task.trainer.is_global_zero or task.trainer.sanity_checking:
+    if not task.trainer.is_global_zero or task.trainer.sanity_checking or picture is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     save_image(picture, folder / f"{name}-step-{task.global_step:06d}.png")

@@ -120,10 +120,13 @@ class TokenizerTraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         shown, self._shown = self._shown, []
-        pairs = torch.cat(shown, dim=1)
-        # A row of originals, their reconstructions below, and the next row.
-        rows = [image for eight in pairs.split(8, dim=1) for image in eight.flatten(0, 1)]
-        show(self, "reconstruction", grid(rows, min(8, pairs.shape[1])))
+        picture = None
+        if shown:
+            # A row of originals, their reconstructions below, and the next row.
+            pairs = torch.cat(shown, dim=1)
+            rows = [image for eight in pairs.split(8, dim=1) for image in eight.flatten(0, 1)]
+            picture = grid(rows, min(8, pairs.shape[1]))
+        show(self, "reconstruction", picture)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         images, ids, reconstructed = self._there_and_back(batch)
