@@ -66,13 +66,16 @@ def test_it_learns_what_there_is_to_learn(family, tmp_path):
     runner.fit(task, loader(), loader(shuffle=False))
     # Without any visible token the shift cannot be known: log 2 is left, and only then.
     assert runner.callback_metrics["val/loss"] < 0.4
-    task.sampler = Sampler(CosineSchedule(12))  # the first step reveals one token, which decides the shift
+    task.sampler = Sampler(
+        CosineSchedule(12, guidance=2.0)
+    )  # the first step reveals one token, which decides the shift
     given = torch.arange(CLASSES).repeat(20)
     ids = task.sampler.sample(task.generator, given, range(60))
     first = (ids[:, :1] - given[:, None]) % WORDS
     wanted = (given[:, None] + first + torch.arange(LENGTH) % 2) % WORDS
-    assert (ids == wanted).float().mean() > 0.9
-    assert ((first == 0) | (first == 3)).float().mean() > 0.6
+    assert (ids == wanted).float().mean() > 0.7  # by chance: 0.18
+    share = ((first == 0) | (first == 3)).float().mean()
+    assert share > 0.5  # by chance: 0.25
     assert 0.2 < (first == 0).float().mean() < 0.8
 
 
