@@ -228,13 +228,7 @@ def train(arguments: list[str]) -> None:
 
 def load_run(run: Path) -> tuple[Any, Any]:
     """The task (with its trained weights, averaged if they were, in eval mode) and the data of a run folder."""
-    if not run.is_dir():
-        raise UserError(f"there is no run folder {run}. Train first: mmmask fit --config ...")
-    checkpoint = finding.newest(run)
-    config = checkpoint.parent.parent / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"there is no {config} that says what {checkpoint.name} is a checkpoint of.")
-    finding.checked(checkpoint)
+    checkpoint, config = finding.trained(run)
     cli = command_line(["--config", str(config)], run=False)
     state = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
     with lightning_sentences():

@@ -25,11 +25,7 @@ def model_of(path: Path) -> Model:
         return read(path)
     if not path.is_dir():
         raise UserError(f"{path} is neither a run folder nor an exported model (seen from {Path.cwd()}).")
-    checkpoint = finding.newest(path)
-    config = checkpoint.parent.parent / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"there is no {config} that says what {checkpoint.name} is a checkpoint of.")
-    finding.checked(checkpoint)
+    checkpoint, config = finding.trained(path)
     task = yaml.safe_load(config.read_text())["model"]
     given, name = task["init_args"], task["class_path"].rpartition(".")[2]
     content = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
@@ -45,11 +41,12 @@ def model_of(path: Path) -> Model:
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
 
 
-def tokenizer_of(path: Path, generator: ImageGenerator) -> ImageTokenizer:
-    """The frozen tokenizer at `path`, if it is one for this generator."""
-    tokenizer = model_of(path).part("tokenizer", path).requires_grad_(False)
+def tokenizer_of(path: Path, generator: ImageGenerator) -> tuple[ImageTokenizer, Spec]:
+    """The frozen tokenizer at `path`, if it is one for this generator, and how it is made."""
+    model = model_of(path)
+    tokenizer = model.part("tokenizer", path).requires_grad_(False)
     fits(tokenizer, generator, path)
-    return tokenizer
+    return tokenizer, model.specs["tokenizer"]
 
 
 def fits(tokenizer: ImageTokenizer, generator: ImageGenerator, path: Path) -> None:
@@ -88,9 +85,7 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
     assert isinstance(generator, ImageGenerator)
     parts: dict[str, Any] = {"generator": generator, "sampler": build(specs["sampler"], trusted=True)}
     if given.get("tokenizer"):
-        path = Path(given["tokenizer"])
-        parts["tokenizer"] = tokenizer_of(path, generator)
-        specs["tokenizer"] = model_of(path).specs["tokenizer"]
+        parts["tokenizer"], specs["tokenizer"] = tokenizer_of(Path(given["tokenizer"]), generator)
     if given.get("text_encoder"):
         specs["text_encoder"] = given["text_encoder"]
         parts["text_encoder"] = build(specs["text_encoder"], trusted=True)

@@ -86,7 +86,7 @@ class ImageSynthesis(LightningModule):
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.decay = warmup_steps, decay
         # Not a child: it is not trained, so checkpoints need not hold it.
-        self.__dict__["tokenizer"] = tokenizer_of(tokenizer, self.generator) if tokenizer else None
+        self.__dict__["tokenizer"] = tokenizer_of(tokenizer, self.generator)[0] if tokenizer else None
         self.__dict__["text_encoder"] = text_encoder
         self.val_loss = MeanMetric()
         self._shown: Tensor | None = None

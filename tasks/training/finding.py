@@ -31,6 +31,18 @@ def newest(run: Path) -> Path:
     raise UserError(f"{run} holds no checkpoint (checkpoints/last.ckpt). Let the training reach its first one.")
 
 
+def trained(run: Path) -> tuple[Path, Path]:
+    """The newest checkpoint of a run folder, looked at, and the configuration it was trained with."""
+    if not run.is_dir():
+        raise UserError(f"there is no run folder {run}. Train first: mmmask fit --config ...")
+    checkpoint = newest(run)
+    config = checkpoint.parent.parent / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"there is no {config} that says what {checkpoint.name} is a checkpoint of.")
+    checked(checkpoint)
+    return checkpoint, config
+
+
 def of_checkpoint(path: Path, root: Path) -> Path | None:
     """The run in `root` whose last checkpoint this is: going on from it continues that run. Going on from any other
     begins a run of its own, for what came after is not to be lost."""
