@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from mmmask.errors import UserError
+
 
 class Reconstruction(NamedTuple):
     """Images after the way through their tokens, with the quantizer's own loss."""
@@ -38,6 +40,24 @@ class ImageTokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, ids: Tensor) -> Tensor:
         """Images in 0..1 for token ids `(B, h, w)`."""
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape than it was made for."""
+        expected = (self.channels, self.image_size, self.image_size)
+        if images.shape[1:] != expected:
+            raise UserError(
+                f"{type(self).__name__}: images have the shape {tuple(images.shape[1:])}, expected {expected}; "
+                "resize the data, or set channels and image_size to fit it."
+            )
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuse a grid of another size than it makes."""
+        side = self.grid
+        if ids.shape[1:] != (side, side):
+            raise UserError(
+                f"{type(self).__name__}: ids have the shape {tuple(ids.shape)}, expected (B, {side}, {side}); decode "
+                "with the tokenizer that made them."
+            )
 
     @property
     @abstractmethod

@@ -155,20 +155,11 @@ class ViTTokenizer(ImageTokenizer):
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
-        if ids.shape[1:] != (self.grid, self.grid):
-            raise UserError(
-                f"ViTTokenizer: ids have the shape {tuple(ids.shape)}, expected (B, {self.grid}, {self.grid}); "
-                "decode with the tokenizer that made them."
-            )
+        self.check_ids(ids)
         return self._images(self.quantizer.codes(ids)).clamp(0, 1)
 
     def _features(self, images: Tensor) -> Tensor:
-        expected = (self.channels, self.image_size, self.image_size)
-        if images.shape[1:] != expected:
-            raise UserError(
-                f"ViTTokenizer: images have the shape {tuple(images.shape[1:])}, expected {expected}; "
-                "resize the data, or set channels and image_size to fit it."
-            )
+        self.check_images(images)
         return self.to_code(self.encoder(2 * images - 1)).float()  # (B, h, w, code dim)
 
     def _images(self, codes: Tensor) -> Tensor:

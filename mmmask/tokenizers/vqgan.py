@@ -134,15 +134,11 @@ class VQGAN(ImageTokenizer):
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
+        self.check_ids(ids)
         return self._images(self.quantizer.codes(ids)).clamp(0, 1)
 
     def _features(self, images: Tensor) -> Tensor:
-        expected = (self.channels, self.image_size, self.image_size)
-        if images.shape[1:] != expected:
-            raise UserError(
-                f"VQGAN: images have the shape {tuple(images.shape[1:])}, expected {expected}; "
-                "resize the data, or set channels and image_size to fit it."
-            )
+        self.check_images(images)
         return self.encoder(images).permute(0, 2, 3, 1).float()  # (B, h, w, dim)
 
     def _images(self, codes: Tensor) -> Tensor:
