@@ -62,17 +62,16 @@ class ImageGenerator(nn.Module):
         """Of classes `(B,)`, BLANK for none, or of text vectors `(B, n, channels)`."""
         if self.backbone.decoder.style.adaptive:
             return Context(None, self.backbone.condition(given))
-        number = self.backbone.embedding.catalogue.number(self.source)
-        if given.is_floating_point():
-            of = self.backbone.embedding.catalogue[self.source]
-            if given.shape[1:] != (of.length, of.channels):
-                raise UserError(
-                    f"text vectors have the shape {tuple(given.shape[1:])}, the model is made for {of.length} of "
-                    f"{of.channels} numbers; use the text encoder it was trained with."
-                )
-        return Context(
-            vectors_of(given, number) if given.is_floating_point() else tokens_of(given[:, None], number), None
-        )
+        catalogue = self.backbone.embedding.catalogue
+        of, number = catalogue[self.source], catalogue.number(self.source)
+        if not given.is_floating_point():
+            return Context(tokens_of(given[:, None], number), None)
+        if given.shape[1:] != (of.length, of.channels):
+            raise UserError(
+                f"text vectors have the shape {tuple(given.shape[1:])}, the model is made for {of.length} of "
+                f"{of.channels} numbers; use the text encoder it was trained with."
+            )
+        return Context(vectors_of(given, number), None)
 
     def nothing(self, given: Tensor) -> Tensor:
         """The class or text that stands for none, in the shape of `given`."""
