@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from mmmask.errors import UserError
-
-State = dict[str, Tensor]
+from mmmask.pretrained.nat import State
 
 PUBLISHED = (  # theirs, as a pattern that knows both spellings; ours
     (r"(en|de)coder\.mid\.(?:block_)?(\d)\.", r"\1coder.middle.\2."),
