@@ -104,6 +104,9 @@ def pull(repository: str, out: Path) -> None:
     print(out)
 
 
+HUB = {"push": push, "pull": pull}
+
+
 def _ours(path: Path) -> bool:
     return path.suffix == ".safetensors" and model_files.has_config(path)
 
