@@ -32,7 +32,7 @@ class Spread(Order):
     """Along the Halton sequence, which spreads evenly over the picture (Besnier et al. 2025); looks at no word."""
 
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
-        return -halton(length).to(places.device)[places].to(chances.dtype)
+        return -halton(length, places.device)[places].to(chances.dtype)
 
 
 class Shuffled(Order):
@@ -43,7 +43,7 @@ class Shuffled(Order):
 
 
 @lru_cache
-def halton(length: int) -> Tensor:
+def halton(length: int, device: torch.device | str = "cpu") -> Tensor:
     """The rank `(length,)` of each cell of a square grid: when the 2-d Halton sequence first falls into it."""
     side = round(length**0.5)
     if side * side != length:
@@ -53,4 +53,4 @@ def halton(length: int) -> Tensor:
     while len(first) < length:
         for x, y in (points.random(length) * side).astype(int):
             first.setdefault(int(y) * side + int(x), len(first))
-    return torch.tensor([first[cell] for cell in range(length)])
+    return torch.tensor([first[cell] for cell in range(length)], device=device)
