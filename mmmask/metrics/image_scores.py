@@ -12,6 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 from mmmask.metrics.extractors import Extractor
 from mmmask.metrics.manifold import precision_recall
 
@@ -58,7 +59,9 @@ class ImageScores:
         if not self._real:
             raise UserError("there are no real images to keep statistics of: give real.")
         features = torch.cat(self._real).double().numpy()
-        np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as stream:
+            np.savez(stream, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
 
     @torch.no_grad()
     def add_generated(self, images: Tensor, classes: Tensor | None = None) -> None:
