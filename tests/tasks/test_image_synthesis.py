@@ -79,7 +79,7 @@ def test_it_learns_what_there_is_to_learn(family, tmp_path):
     assert 0.2 < (first == 0).float().mean() < 0.8
 
 
-def test_reuse_is_trained_with_features_of_the_average_and_no_gradient_reaches_them(tmp_path):
+def test_the_share_of_steps_that_was_asked_for_learns_to_reuse(tmp_path):
     seen = []
 
     class Watch(pl.Callback):
