@@ -15,7 +15,7 @@ from mmmask.files import written_whole
 from mmmask.metrics import ClipScore, Extractor, ImageScores, Inception
 from mmmask.pretrained import model_files
 from tasks.finished import model_of
-from tasks.generating import Precision, chosen_device, sampler_of, text_vectors
+from tasks.generating import Dtype, chosen_device, sampler_of, text_vectors
 
 
 def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
@@ -34,12 +34,10 @@ def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
 class Evaluation:
     """A model, and the scores of what it draws: of classes in turn, or of captions."""
 
-    def __init__(
-        self, checkpoint: Path, extractor: Extractor, device: str = "auto", precision: Precision = "float32"
-    ) -> None:
+    def __init__(self, checkpoint: Path, extractor: Extractor, device: str = "auto", dtype: Dtype = "float32") -> None:
         self.checkpoint, self.model, self.device = checkpoint, model_of(checkpoint), chosen_device(device)
-        self.precision = precision
-        self.generator = self.model.part("generator", checkpoint).to(self.device, getattr(torch, precision))
+        self.dtype = dtype
+        self.generator = self.model.part("generator", checkpoint).to(self.device, getattr(torch, dtype))
         self.tokenizer = self.model.part("tokenizer", checkpoint).to(self.device)
         self.scores = ImageScores(extractor.to(self.device))
         self.captions: list[str] | None = None
@@ -83,7 +81,7 @@ class Evaluation:
                 self.clip.add(images, texts)
         row = {"checkpoint": str(self.checkpoint), "n": n, "seed": seed, "sampler": sampler.settings()}
         row |= {"extractor": type(self.scores.extractor).__name__, "device": str(self.device)}
-        row |= {"precision": self.precision, **self.scores.compute()}
+        row |= {"dtype": self.dtype, **self.scores.compute()}
         if self.clip is not None:
             row["clip_score"] = self.clip.compute()
         if out is not None:

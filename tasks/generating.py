@@ -25,7 +25,7 @@ SCHEDULES = {
     "enat": "mmmask.synthesis.ENATSchedule",
     "autonat": "mmmask.synthesis.AutoNATSchedule",
 }
-Precision = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16"]
 GREY = 0.5  # of patches that are not decoded yet
 
 
@@ -47,7 +47,7 @@ def generate(
     mask: Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
-    precision: Precision = "float32",
+    dtype: Dtype = "float32",
 ) -> None:
     """Draw images of classes or texts; the n-th image of a seed is the same in any batch.
 
@@ -69,7 +69,7 @@ def generate(
         mask: picture whose white parts are to be drawn anew; the tokens of the rest are kept.
         batch_size: images drawn at once.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
-        precision: of the generator; bfloat16 is several times faster where the processor multiplies it, and decides
+        dtype: of the generator; bfloat16 is several times faster where the processor multiplies it, and decides
             draws that are close in another way.
     """
     if n < 1 or batch_size < 1:
@@ -78,7 +78,7 @@ def generate(
     model = model_of(checkpoint)
     where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
-    generator.to(getattr(torch, precision))
+    generator.to(getattr(torch, dtype))
     sampler = sampler_of(model, schedule, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
     rows = given.repeat_interleave(n, 0)

@@ -75,7 +75,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16"] = "float32",
     out: Path | None = None,
 ) -> None:
     """Draw images and score them: Frechet distance (FID), inception score, precision and recall, consistency with the
@@ -99,13 +99,13 @@ def evaluate(
         seed: of the first image; each further one has the next.
         batch_size: images drawn at once.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
-        precision: of the generator.
+        dtype: of the generator.
         out: file that gets a line of JSON with the scores and all settings.
     """
     from datamodules import Image, ShardData
     from tasks.evaluating import Evaluation, extractor_of
 
-    evaluation = Evaluation(checkpoint, extractor_of(judge, inception), device, precision)
+    evaluation = Evaluation(checkpoint, extractor_of(judge, inception), device, dtype)
     evaluation.follow(captions, clip)
     if statistics is not None:
         evaluation.scores.add_statistics(statistics)

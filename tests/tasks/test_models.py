@@ -93,11 +93,17 @@ def test_only_the_white_part_of_the_mask_is_drawn_anew(imported, tmp_path):
     assert (shrunk - images).abs().mean() < 0.03
 
 
-def test_scores_come_with_all_settings(imported, tmp_path, capsys):
+@pytest.fixture
+def judge(tmp_path):
     spec = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 1000, "channels": 3, "dim": 8}}
+    torch.manual_seed(1)
     write(tmp_path / "judge", Model({"judge": Classifier(1000, 3, 8)}, {"judge": spec}), "")
+    return tmp_path / "judge"
+
+
+def test_scores_come_with_all_settings(imported, judge, tmp_path, capsys):
     np.savez(tmp_path / "real.npz", mu=np.zeros(8), sigma=np.eye(8))
-    options = ["--judge", tmp_path / "judge", "--statistics", tmp_path / "real.npz", "--n", 20, "--steps", 2]
+    options = ["--judge", judge, "--statistics", tmp_path / "real.npz", "--n", 20, "--steps", 2]
     options += ["--guidance", 1.5, "--out", tmp_path / "scores.jsonl"]
     for _ in range(2):
         assert main(["evaluate", "--checkpoint", str(imported), *map(str, options)]) == 0
@@ -107,6 +113,28 @@ def test_scores_come_with_all_settings(imported, tmp_path, capsys):
     assert first["sampler"]["steps"][0]["remask"] == 0.75  # what was not changed is there too
     assert first["frechet_distance"] > 0
     assert "frechet_distance" in capsys.readouterr().out
+
+
+def scores(imported, *options):
+    assert main(["evaluate", "--checkpoint", str(imported), "--n", "16", "--steps", "2", *map(str, options)]) == 0
+
+
+def test_statistics_of_real_images_can_be_kept_and_stand_for_them(imported, judge, make_shards, tmp_path):
+    shards, kept, out = make_shards([11, 9]), tmp_path / "kept.npz", tmp_path / "scores.jsonl"
+    common = ["--judge", judge, "--out", out]
+    scores(imported, *common, "--real", shards, "--field", "jpg", "--save_statistics", kept)
+    scores(imported, *common, "--statistics", kept)
+    scores(imported, *common, "--statistics", kept, "--dtype", "bfloat16")
+    real, statistics, low = (json.loads(line) for line in out.read_text().splitlines())
+    assert statistics["frechet_distance"] == pytest.approx(real["frechet_distance"], rel=1e-4)
+    assert real.keys() - statistics.keys() == {"precision", "recall"}  # which need the images
+    assert (statistics["dtype"], low["dtype"]) == ("float32", "bfloat16")
+    images = ShardData(shards, {"image": Picture(field="jpg", size=32)}, batch_size=20)
+    images.setup("fit")
+    (batch,) = images.train_dataloader()
+    features = read(judge).parts["judge"](batch["image"].float() / 255).features
+    assert np.allclose(np.load(kept)["mu"], features.detach().mean(0), atol=1e-4)
+    assert np.allclose(np.load(kept)["sigma"], np.cov(features.detach().T.numpy()), atol=1e-4)
 
 
 def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):
