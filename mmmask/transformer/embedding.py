@@ -84,7 +84,7 @@ class TokenEmbedding(nn.Module):
         if tokens.values is None:
             raise UserError("tokens with ids and continuous ones cannot be embedded in one set yet; encode them apart.")
         (project,) = self.project.values()
-        return project(tokens.values.to(project.weight.dtype))
+        return project(tokens.values.to(self.words.weight.dtype))
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
