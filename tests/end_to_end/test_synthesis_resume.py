@@ -85,7 +85,7 @@ def losses(run):
 def test_stopped_every_nine_batches_it_is_the_same_run(family, make_shards, tokenizer, tmp_path):
     shards = make_shards([11, 9, 10])  # 8 batches an epoch
     assert main(["fit", "--config", config(tmp_path / "quiet", shards, tokenizer, family)]) == 0
-    stop = {"class_path": "stoppable_run.SignalAt", "init_args": {"batch": 9}}
+    stop = {"class_path": "stoppable_run.SignalAt", "init_args": {"batch": 9, "signum": 15}}
     code = main(["fit", "--config", config(tmp_path / "stopped", shards, tokenizer, family, stop)])
     quiet, stopped, stops = tmp_path / "quiet/run-1", tmp_path / "stopped/run-1", 0
     while code == 143 and stops < 9:
