@@ -10,6 +10,7 @@ one image. What exists in the output folder already is not made again.
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -32,13 +33,15 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MMMASK_DATA", ROOT.parent / "shared" / "data")) / "fashion-mnist-mini"
 JUDGE = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 10}}
 IMAGES = 1000
-SAMPLERS = {
-    "cosine, 8 steps": Sampler(CosineSchedule(8, guidance=1.0)),
-    "cosine, 8 steps, no guidance": Sampler(CosineSchedule(8)),
-    "cosine, 4 steps": Sampler(CosineSchedule(4, guidance=1.0)),
-    "ENAT's, 8 steps": Sampler(ENATSchedule(8, temperature=2.0, remask=3.0, guidance=1.5)),
-    "AutoNAT's published, 8 steps": Sampler(AutoNATSchedule()),
-    "cosine, 8 steps, no reuse": Sampler(CosineSchedule(8, guidance=1.0), reuse=False),
+OWN = ENATSchedule(8, temperature=2.0, remask=3.0, guidance=1.5)
+WAYS = {  # to draw: a sampler, the type of the model's numbers, and whether they concern ENAT alone
+    "cosine, 8 steps": (Sampler(CosineSchedule(8, guidance=1.0)), torch.float32, False),
+    "cosine, 8 steps, no guidance": (Sampler(CosineSchedule(8)), torch.float32, False),
+    "cosine, 4 steps": (Sampler(CosineSchedule(4, guidance=1.0)), torch.float32, False),
+    "ENAT's, 8 steps": (Sampler(OWN), torch.float32, False),
+    "AutoNAT's published, 8 steps": (Sampler(AutoNATSchedule()), torch.float32, False),
+    "cosine, 8 steps, no reuse": (Sampler(CosineSchedule(8, guidance=1.0), reuse=False), torch.float32, True),
+    "ENAT's, 8 steps, bfloat16": (Sampler(OWN), torch.bfloat16, True),
 }
 
 
@@ -104,16 +107,16 @@ def scores(look, real, images, classes):
     return scored.compute()
 
 
-def drawn_and_scored(model, sampler, look, real):
+def drawn_and_scored(model, sampler, dtype, look, real):
     """Scores of images drawn with seeds from 0, the seconds that drawing took, GFLOP of one image."""
-    start, tokenizer, classes = time.perf_counter(), model.parts["tokenizer"], torch.arange(IMAGES) % 10
+    generator, tokenizer = copy.deepcopy(model.parts["generator"]).to(dtype), model.parts["tokenizer"]
+    start, classes = time.perf_counter(), torch.arange(IMAGES) % 10
     batches = zip(classes.split(250), torch.arange(IMAGES).split(250), strict=True)
-    ids = torch.cat([sampler.sample(model.parts["generator"], asked, seeds) for asked, seeds in batches])
+    ids = torch.cat([sampler.sample(generator, asked, seeds) for asked, seeds in batches])
     grids = ids.view(-1, tokenizer.grid, tokenizer.grid)
     images = torch.cat([tokenizer.decode(some) for some in grids.split(250)])
     seconds = time.perf_counter() - start
-    cost = flops(model.parts["generator"], sampler)
-    return {**scores(look, real, images, classes), "seconds": seconds, "gflop": cost}
+    return {**scores(look, real, images, classes), "seconds": seconds, "gflop": flops(generator, sampler)}
 
 
 def remembered(note, make, *arguments):
@@ -147,10 +150,10 @@ def of_seed(seed, out, look, train, test, test_labels):
     for family, config in (("ENAT", "fashion_mnist.yaml"), ("AutoNAT", "fashion_mnist_autonat.yaml")):
         times.append(fit(f"synthesis/{config}", here / family, seed, "--model.tokenizer", str(tokenizer)))
         model = model_of(here / family)
-        for number, (name, sampler) in enumerate(SAMPLERS.items()):
-            if sampler.reuse or family == "ENAT":
+        for number, (name, (sampler, dtype, of_enat)) in enumerate(WAYS.items()):
+            if family == "ENAT" or not of_enat:
                 note = here / family / f"scores-{number}.json"
-                yield f"{family}, {name}", remembered(note, drawn_and_scored, model, sampler, look, train)
+                yield f"{family}, {name}", remembered(note, drawn_and_scored, model, sampler, dtype, look, train)
     print(f"seed {seed}: tokenizer, ENAT, AutoNAT trained in {', '.join(f'{t:.0f} s' for t in times)}", file=sys.stderr)
 
 
