@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.transformer.caches import Cache
 from mmmask.transformer.rules import Scores, attend
 
 
@@ -29,12 +30,16 @@ class Attention(nn.Module):
         self.own = own
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None, scores: Scores | None = None) -> Tensor:
-        """Keys stand in the order memory `(B, M, dim)`, then `x`; `scores` are over them."""
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, scores: Scores | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Keys stand in the order memory `(B, M, dim)`, what a `cache` brings, then `x`; `scores` are over them."""
         if self.own:
             q, k, v = self._heads(self.qkv(x), 3)
         else:
             (q,), k, v = self._heads(self.q(x), 1), None, None
+        if cache is not None and k is not None and v is not None:
+            k, v = cache(k, v)
         if memory is not None:
             k_memory, v_memory = self._heads(self.kv_memory(memory), 2)
             k = k_memory if k is None else torch.cat([k_memory, k], 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmask.transformer.attention import Attention
+from mmmask.transformer.caches import Cache
 from mmmask.transformer.rules import Scores
 
 
@@ -95,6 +96,7 @@ class Block(nn.Module):
         scores: Scores | None = None,
         memory_scores: Scores | None = None,
         skip: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """`memory` (B, M, dim); `modulation` (B, parts * dim), as the module of that name makes it of a condition.
 
@@ -108,7 +110,7 @@ class Block(nn.Module):
         seen = None
         if self.reads == "read" and memory is not None:
             seen = self.norm_memory(memory, *of_memory)
-        x = _add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores), gate)
+        x = _add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores, cache), gate)
         if self.reads == "cross" and memory is not None:
             x = x + self.cross(self.norm_cross(x), self.norm_memory(memory), memory_scores)
         return _add(x, self.mlp(self.norm_mlp(x, shift_mlp, scale_mlp)), gate_mlp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mmmask.errors import UserError
 from mmmask.tokens import BLANK, Memory, TokenSet
 from mmmask.transformer.block import Mlp, Style
+from mmmask.transformer.caches import Cache
 from mmmask.transformer.embedding import TokenEmbedding
 from mmmask.transformer.rules import AttentionRule, Scores, among_valid
 from mmmask.transformer.stack import Stack
@@ -77,12 +79,21 @@ class MaskedTransformer(nn.Module):
         features = self.classes(number)
         return Condition(self.encoder.modulations(features), self.decoder.modulations(features))
 
-    def encode(self, known: TokenSet, condition: Condition | None = None, memory: Memory | None = None) -> Memory:
-        """Features of the known; with a `memory` of known ones from before, only of the new, which read the old."""
+    def encode(
+        self,
+        known: TokenSet,
+        condition: Condition | None = None,
+        memory: Memory | None = None,
+        caches: Sequence[Cache] | None = None,
+    ) -> Memory:
+        """Features of the known; with a `memory` of known ones from before, only of the new, which read the old.
+
+        `caches`, one for each block of the encoder, keep keys and values, or bring those of tokens from before.
+        """
         x = self.embedding(known)
         modulations = condition.encoder if condition else None
         if memory is None:
-            return Memory(self.encoder(x, None, modulations, among_valid(known)), known)
+            return Memory(self.encoder(x, None, modulations, among_valid(known), caches=caches), known)
         old = self.reuse(memory.features)
         both = memory.tokens.concat(known)
         if len(known):
@@ -95,18 +106,24 @@ class MaskedTransformer(nn.Module):
         memory: Memory,
         condition: Condition | None = None,
         rule: AttentionRule | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """Features `(B, N, dim)` of the asked. Where their content is not to be seen they must be blank."""
+        """Features `(B, N, dim)` of the asked. Where their content is not to be seen they must be blank.
+
+        `caches`, one for each block of the decoder, keep keys and values, or bring those of tokens that are not here.
+        """
         x, seen = self.embedding(asked), memory.tokens
         both = seen.concat(asked)
         modulations = condition.decoder if condition else None
         if self.mode == "joint":
             x = torch.cat([memory.features, x], 1)
-            x = self.decoder(x, None, modulations, _scores(rule, both, both))[:, len(seen) :]
+            x = self.decoder(x, None, modulations, _scores(rule, both, both), caches=caches)[:, len(seen) :]
         elif self.mode == "read":
-            x = self.decoder(x, memory.features if len(seen) else None, modulations, _scores(rule, asked, both))
+            features = memory.features if len(seen) else None
+            x = self.decoder(x, features, modulations, _scores(rule, asked, both), caches=caches)
         else:
-            x = self.decoder(x, memory.features, modulations, _scores(rule, asked, asked), among_valid(seen))
+            scores = _scores(rule, asked, asked), among_valid(seen)
+            x = self.decoder(x, memory.features, modulations, *scores, caches=caches)
         return self.norm(x)
 
 

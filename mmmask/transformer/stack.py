@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.transformer.block import PLAIN, Block, Style
+from mmmask.transformer.caches import Cache
 from mmmask.transformer.rules import Scores
 
 
@@ -47,12 +48,14 @@ class Stack(nn.Module):
         modulations: Sequence[Tensor] | None = None,
         scores: Scores | None = None,
         memory_scores: Scores | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """`modulations`: one for each block."""
+        """`modulations`, `caches`: one for each block."""
         given: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             skip = given.pop() if block.long_skip else None
-            x = block(x, memory, modulations[i] if modulations else None, scores, memory_scores, skip)
+            modulation, cache = modulations[i] if modulations else None, caches[i] if caches else None
+            x = block(x, memory, modulation, scores, memory_scores, skip, cache)
             if i < self.partners:
                 given.append(x)
         return x
