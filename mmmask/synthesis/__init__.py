@@ -3,8 +3,16 @@
 from mmmask.synthesis.generator import Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
+from mmmask.synthesis.recap import ReCAP
 from mmmask.synthesis.sampling import Decoded, Sampler
-from mmmask.synthesis.schedules import AutoNATSchedule, CosineSchedule, ENATSchedule, Schedule, Step
+from mmmask.synthesis.schedules import (
+    AutoNATSchedule,
+    CosineSchedule,
+    ENATSchedule,
+    ReCAPSchedule,
+    Schedule,
+    Step,
+)
 
 __all__ = [
     "AutoNATSchedule",
@@ -16,6 +24,8 @@ __all__ = [
     "ImageGenerator",
     "Noise",
     "Order",
+    "ReCAP",
+    "ReCAPSchedule",
     "Sampler",
     "Schedule",
     "Shuffled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from mmmask.errors import UserError
 from mmmask.heads import TokenLogits
 from mmmask.tokens import BLANK, Memory, Split, TokenSet, rows, tokens_of, vectors_of
 from mmmask.transformer import Condition, MaskedTransformer
+from mmmask.transformer.caches import Cache
 
 
 class Context(NamedTuple):
@@ -77,12 +79,59 @@ class ImageGenerator(nn.Module):
         """The class or text that stands for none, in the shape of `given`."""
         return torch.full_like(given, BLANK) if not given.is_floating_point() else torch.zeros_like(given)
 
-    def remember(self, tokens: TokenSet, split: Split, context: Context, memory: Memory | None = None) -> Memory:
-        """The memory of the known tokens; of those known since, if there is a `memory` from before."""
+    def remember(
+        self,
+        tokens: TokenSet,
+        split: Split,
+        context: Context,
+        memory: Memory | None = None,
+        caches: Sequence[Cache] | None = None,
+    ) -> Memory:
+        """The memory of the known tokens; of those known since, if there is a `memory` from before. In mode joint it
+        is the context alone: there the known are decoded with the asked."""
+        if self.backbone.mode == "joint":
+            return self.backbone.encode(context.tokens or tokens.select(split.known[:, :0]))
         known = tokens.select(split.known, split.known_valid)
         if memory is None and context.tokens is not None:
             known = context.tokens.concat(known)
-        return self.backbone.encode(known, context.condition, memory)
+        return self.backbone.encode(known, context.condition, memory, caches)
+
+    def remember_more(self, new: TokenSet, context: Context, memory: Memory, caches: Sequence[Cache]) -> Memory:
+        """The memory with tokens that have become known since, at the cost of these alone; `caches` as they were
+        given to `remember`, which must grow."""
+        if self.backbone.mode == "joint":
+            return memory
+        if self.reuses:
+            return self.backbone.encode(new, context.condition, memory)
+        more = self.backbone.encode(new, context.condition, None, caches)
+        return Memory(torch.cat([memory.features, more.features], 1), memory.tokens.concat(new))
+
+    def answer(
+        self,
+        tokens: TokenSet,
+        split: Split,
+        context: Context,
+        memory: Memory,
+        caches: Sequence[Cache] | None = None,
+    ) -> Tensor:
+        """Logits `(B, A, V)` of the asked. `caches` keep keys and values of what is decoded: of the context and all
+        tokens in mode joint, else of the asked."""
+        if self.backbone.mode == "joint":
+            features = self.backbone.decode(tokens, memory, context.condition, caches=caches)
+            return self.words(rows(features, split.asked))
+        asked = tokens.select(split.asked, split.asked_valid)
+        return self.words(self.backbone.decode(asked, memory, context.condition, caches=caches))
+
+    def answer_few(self, few: TokenSet, done: int, context: Context, memory: Memory, caches: Sequence[Cache]) -> Tensor:
+        """Logits of these tokens alone, but for the first `done`, which are known; `caches` bring the others."""
+        if self.backbone.mode != "joint":  # what is known is in the memory
+            few, done = few.select(_columns(few)[:, done:]), 0
+        return self.words(self.backbone.decode(few, memory, context.condition, caches=caches)[:, done:])
+
+    def words(self, features: Tensor) -> Tensor:
+        """Logits of features."""
+        table = self.backbone.embedding.table(self.modality.name).detach()  # as published: learned as input alone
+        return self.head(features, table)
 
     def forward(
         self, tokens: TokenSet, split: Split, context: Context, memory: Memory | None = None
@@ -91,14 +140,10 @@ class ImageGenerator(nn.Module):
 
         With a `memory`, `split.known` are the tokens that have become known since.
         """
-        backbone = self.backbone
         tokens = tokens.blank(split.asked, split.asked_valid)
-        if backbone.mode == "joint":
-            first = context.tokens or tokens.select(split.known[:, :0])
-            features = rows(backbone.decode(tokens, backbone.encode(first), context.condition), split.asked)
-        else:
-            memory = self.remember(tokens, split, context, memory)
-            asked = tokens.select(split.asked, split.asked_valid)
-            features = backbone.decode(asked, memory, context.condition)
-        words = backbone.embedding.table(self.modality.name).detach()  # as published: learned as input alone
-        return self.head(features, words), memory if self.reuses else None
+        memory = self.remember(tokens, split, context, memory)
+        return self.answer(tokens, split, context, memory), memory if self.reuses else None
+
+
+def _columns(tokens: TokenSet) -> Tensor:
+    return torch.arange(len(tokens), device=tokens.position.device).expand_as(tokens.position)

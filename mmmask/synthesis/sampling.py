@@ -22,6 +22,7 @@ class Decoded(NamedTuple):
 
     ids: Tensor
     evaluations: int  # of samples: 2 for each with guidance, else 1
+    few: int = 0  # of those, more that were of a few tokens alone
 
 
 class Sampler:
@@ -79,12 +80,8 @@ class Sampler:
 
         Of `ids` `(B, L)` only blanks are filled (inpainting). `guidance` `(B,)` multiplies that of the schedule.
         """
-        length, device = model.modality.length, given.device
-        noise = noise.to(device) if isinstance(noise, Noise) else Noise(noise, device)
-        if ids is None:
-            ids = torch.full((len(given), length), BLANK, device=device)
-        _check(model, given, ids, noise.seeds, len(self.schedule))
-        contexts = _Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
+        ids, noise = begin(model, given, noise, ids, self.schedule)
+        contexts = Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
         rest = _Rest(ids, self.schedule)
         split, memory, evaluations = rest.split(), None, 0
         for number, step in enumerate(self.schedule.steps):
@@ -97,7 +94,7 @@ class Sampler:
             evaluations += branches * len(given)
             words = self._draw(logits, step.temperature, number, split.asked, noise)
             chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
-            scores = self.order(chances, split.asked, length, number, step.remask, noise)
+            scores = self.order(chances, split.asked, ids.shape[1], number, step.remask, noise)
             ids = rest.reveal(ids, words, scores)
             memory = memory if self.reuse else None
             split = rest.split(None if self.reuse else ids)
@@ -119,7 +116,7 @@ class Sampler:
         return logits
 
 
-class _Contexts:
+class Contexts:
     """Contexts with and without what is given, as one batch; the second half is asked only where it counts."""
 
     def __init__(self, model: ImageGenerator, given: Tensor, guided: bool, factor: Tensor | None) -> None:
@@ -127,18 +124,32 @@ class _Contexts:
         self.both = model.context(torch.cat([given, model.nothing(given)]) if guided else given)
         self.guided = guided
 
+    @property
+    def branches(self) -> int:
+        """With and without what is given, or the first alone."""
+        return 2 if self.guided else 1
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """For both branches, if there are two."""
+        return torch.cat([x, x]) if self.guided else x
+
+    def guide(self, logits: Tensor, step: Step) -> Tensor:
+        """Of the logits of all branches those to draw by, in float32."""
+        if not self.guided:
+            return logits.float()
+        with_given, without = logits.float().chunk(2)
+        weight = step.guidance if self.factor is None else step.guidance * self.factor[:, None, None]
+        return with_given + weight * (with_given - without)
+
     def answer(
         self, tokens: TokenSet, split: Split, step: Step, memory: Memory | None
     ) -> tuple[Tensor, Memory | None, int]:
-        """Guided logits `(B, A, V)` in float32, the memory of all branches, how many branches were asked."""
+        """Guided logits `(B, A, V)`, the memory of all branches, how many branches were asked."""
         fills_memory = self.model.reuses and split.known.shape[1] > 0
-        if not self.guided or (step.guidance == 0 and memory is None and not fills_memory):
-            logits, memory = self.model(tokens, split, self._first() if self.guided else self.both, memory)
-            return logits.float(), None if self.guided else memory, 1
-        logits, memory = self.model(tokens.map(_twice), split.map(_twice), self.both, memory)
-        with_given, without = logits.float().chunk(2)
-        weight = step.guidance if self.factor is None else step.guidance * self.factor[:, None, None]
-        return with_given + weight * (with_given - without), memory, 2
+        if self.guided and step.guidance == 0 and memory is None and not fills_memory:
+            return self.model(tokens, split, self._first())[0].float(), None, 1
+        logits, memory = self.model(tokens.map(self.doubled), split.map(self.doubled), self.both, memory)
+        return self.guide(logits, step), memory, self.branches
 
     def _first(self) -> Context:
         """The half with what is given."""
@@ -203,8 +214,15 @@ def _up_to(count: Tensor, like: Tensor) -> Tensor:
     return torch.arange(like.shape[1], device=like.device) < count
 
 
-def _twice(x: Tensor) -> Tensor:
-    return torch.cat([x, x])
+def begin(
+    model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None, schedule: Schedule
+) -> tuple[Tensor, Noise]:
+    """Ids to begin with, all blank if none are given, and their noise; refuses what does not fit together."""
+    noise = noise.to(given.device) if isinstance(noise, Noise) else Noise(noise, given.device)
+    if ids is None:
+        ids = torch.full((len(given), model.modality.length), BLANK, device=given.device)
+    _check(model, given, ids, noise.seeds, len(schedule))
+    return ids, noise
 
 
 def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor, steps: int) -> None:

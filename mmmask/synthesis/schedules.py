@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from mmmask.errors import UserError
@@ -92,6 +93,46 @@ class ENATSchedule(Schedule):
                 for s, share in enumerate(left)
             ]
         )
+
+
+class ReCAPSchedule(Schedule):
+    """ReCAP (Liu et al. 2025), for a sampler with groups of the same `full` and `local`.
+
+    What is revealed grows with the power 2.5 of the steps done; words are drawn ever more like `temperature`, and
+    noise in the choice of a group falls to 0 with the last group.
+    """
+
+    def __init__(
+        self,
+        steps: int = 16,
+        full: int = 8,
+        local: int = 1,
+        temperature: float = 0.65,
+        remask: float = 5.5,
+        guidance: float = 0.0,
+    ) -> None:
+        done = [s / _checked(steps) for s in range(1, steps + 1)]
+        groups = full + -(-max(0, steps - full) // (local + 1)) if steps > full else steps
+        group = [min(s, full + max(0, s - full) // (local + 1)) for s in range(steps)]
+        super().__init__(
+            [
+                Step(
+                    1 - done[s] ** 2.5,
+                    temperature + (1 - (s / max(1, steps - 1)) ** 0.5) * (1 - temperature),
+                    remask * (1 - (group[s] + 1) / groups),
+                    guidance,
+                )
+                for s in range(steps)
+            ],
+            each_reveals=True,
+        )
+
+    def counts(self, tokens: int) -> list[int]:
+        """As published: a step that would reveal nothing reveals one token, at the cost of the last step."""
+        kept = [math.floor(tokens * step.masked + 1e-9) for step in self.steps]
+        revealed = [max(1, a - b) for a, b in pairwise([tokens, *kept])][:-1]
+        left = list(accumulate(revealed, lambda a, b: max(0, a - b), initial=tokens))
+        return [*left, 0]
 
 
 class AutoNATSchedule(Schedule):

@@ -1,0 +1,158 @@
+"""ReCAP (Liu et al. 2025): cheap steps between full ones.
+
+A full step chooses the tokens of a whole group of steps. The further steps of the group pass only these tokens through
+the model; keys and values of all others, visible or still masked, are those of the full step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.synthesis.generator import ImageGenerator
+from mmmask.synthesis.noise import Noise
+from mmmask.synthesis.orders import Order
+from mmmask.synthesis.sampling import Contexts, Decoded, Sampler, begin
+from mmmask.synthesis.schedules import Schedule, Step
+from mmmask.tokens import BLANK, Memory, Split, rows
+from mmmask.transformer.caches import Growing, Kept, recalled
+
+
+class ReCAP(Sampler):
+    """Decodes with groups of one full step and some local ones. Needs no training of its own.
+
+    Args:
+        schedule: of all steps; of `remask`, that of the last step of a group counts.
+        full: so many steps at the beginning are full ones, each alone.
+        local: cheap steps after each further full one.
+        order: by which the tokens of a group are chosen (default: the likeliest).
+        top_k: draw among so many likeliest words only.
+        top_p: draw among the likeliest words that have this probability together.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        full: int = 0,
+        local: int = 1,
+        order: Order | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> None:
+        super().__init__(schedule, order, top_k, top_p)
+        if full < 0 or local < 0:
+            raise UserError(f"ReCAP: full and local are numbers of steps, 0 or more; given: {full} and {local}.")
+        self.full, self.local = full, local
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), "full": self.full, "local": self.local}
+
+    def groups(self) -> list[range]:
+        """Which steps make a group."""
+        single = min(self.full, len(self.schedule))
+        starts = [*range(single), *range(single, len(self.schedule), 1 + self.local), len(self.schedule)]
+        return [range(a, b) for a, b in pairwise(starts)]
+
+    @torch.no_grad()
+    def steps(
+        self,
+        model: ImageGenerator,
+        given: Tensor,
+        noise: Noise | Sequence[int],
+        ids: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Iterator[Decoded]:
+        """Decode step by step; see `Sampler.steps`. All samples must have as many blanks."""
+        ids, noise = begin(model, given, noise, ids, self.schedule)
+        left = (ids == BLANK).sum(1)
+        if left.min() != left.max():
+            raise UserError("ReCAP: samples of a batch must have equally many tokens to fill; take them apart.")
+        counts = self.schedule.counts(int(left[0]))
+        contexts = Contexts(model, given, any(step.guidance for step in self.schedule.steps), guidance)
+        evaluations = few = 0
+        for number, group in enumerate(self.groups()):
+            sizes = [a - b for a, b in pairwise(counts[group.start : group.stop + 1])]
+            if sum(sizes):
+                passes = _Group(contexts, ids, sum(sizes))
+                self._choose(passes, number, group, noise)
+                evaluations += contexts.branches * len(given)
+            for step, size in zip(group, sizes, strict=True):
+                if size:
+                    few += contexts.branches * len(given) * passes.look_again(self.schedule.steps[step])
+                    ids = self._reveal(passes, step, size, noise)
+                yield Decoded(ids, evaluations, few)
+
+    def _choose(self, passes: _Group, number: int, group: range, noise: Noise) -> None:
+        """The full step: which tokens the group is to reveal, in which order."""
+        steps, draw = self.schedule.steps, len(self.schedule) + number  # a draw of its own, at temperature 1
+        logits, asked = passes.look(steps[group.start]), passes.asked
+        words = noise.choose(self._likely(logits), draw, asked)
+        chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
+        remask = steps[group.stop - 1].remask
+        scores = self.order(chances, asked, passes.length, number, remask, noise)
+        passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size])
+
+    def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> Tensor:
+        places = passes.places[:, passes.done :][:, :size]
+        words = self._draw(passes.logits[:, :size], self.schedule.steps[step].temperature, step, places, noise)
+        return passes.reveal(words)
+
+
+class _Group:
+    """The passes through the model for the tokens of one group, with both branches of guidance as one batch."""
+
+    def __init__(self, contexts: Contexts, ids: Tensor, size: int) -> None:
+        self.contexts, self.model, self.ids, self.size = contexts, contexts.model, ids, size
+        self.length, self.done, self.fresh = ids.shape[1], 0, True
+        blank = ids == BLANK
+        order = blank.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
+        asked = int(blank[0].sum())
+        self.asked, self.known = order[:, :asked], order[:, asked:]
+        decoder, encoder = self.model.backbone.decoder, self.model.backbone.encoder
+        self.kept: list[Kept] = [Kept() for _ in decoder.blocks]
+        self.grown: list[Growing] = [Growing() for _ in encoder.blocks]
+
+    def look(self, step: Step) -> Tensor:
+        """Guided logits `(B, A, V)` of all that is asked, from a full pass."""
+        both, split = self.contexts.doubled, Split(self.known, self.asked).map(self.contexts.doubled)
+        tokens, context = self.model.tokens(both(self.ids)), self.contexts.both
+        encoder = None if self.model.reuses else self.grown
+        self.memory: Memory = self.model.remember(tokens, split, context, None, encoder)
+        logits = self.model.answer(tokens, split, context, self.memory, self.kept)
+        self.all = self.contexts.guide(logits, step)
+        return self.all
+
+    def take(self, chosen: Tensor) -> None:
+        """These columns `(B, n)` of the asked are the group; of all others keys and values are kept."""
+        self.places, self.logits = self.asked.gather(1, chosen), rows(self.all, chosen)
+        columns = chosen
+        total, first = self.asked.shape[1], 0
+        if self.model.backbone.mode == "joint":
+            columns, total, first = self.places, self.length, len(self.memory.tokens)
+        others = torch.ones(len(columns), total, device=columns.device).scatter(1, columns, 0.0)
+        others = others.argsort(dim=1, descending=True, stable=True)[:, : total - self.size]
+        self.caches = recalled(self.kept, self.contexts.doubled(others + first))
+
+    def look_again(self, step: Step) -> bool:
+        """A pass over the tokens of the group alone, unless the full one was just made."""
+        if self.fresh:
+            self.fresh = False
+            return False
+        few = self.model.tokens(self.ids).select(self.places).map(self.contexts.doubled)
+        logits = self.model.answer_few(few, self.done, self.contexts.both, self.memory, self.caches)
+        self.logits = self.contexts.guide(logits, step)
+        return True
+
+    def reveal(self, words: Tensor) -> Tensor:
+        """The next of the group are these words; returns all ids."""
+        now = self.places[:, self.done :][:, : words.shape[1]]
+        self.ids = self.ids.scatter(1, now, words)
+        self.done += words.shape[1]
+        if self.done < self.size:
+            new = self.model.tokens(self.ids).select(now).map(self.contexts.doubled)
+            self.memory = self.model.remember_more(new, self.contexts.both, self.memory, self.grown)
+        return self.ids

@@ -1,0 +1,111 @@
+"""Local steps: exact where nothing has changed, cheap, for each mode of the backbone."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmmask.errors import UserError
+from mmmask.modalities import Modality
+from mmmask.synthesis import CosineSchedule, ImageGenerator, ReCAP, Sampler
+from mmmask.synthesis.recap import _Group
+from mmmask.synthesis.sampling import Contexts
+from mmmask.synthesis.schedules import Step
+from mmmask.tokens import BLANK
+from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
+
+WORDS, LENGTH = 11, 36
+MODES = ["joint", "read", "cross"]
+CLASSES = torch.tensor([0, 1, 2, 3])
+
+
+def generator(mode):
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "heads": 2}
+    if mode == "joint":
+        backbone = AutoNAT(WORDS, LENGTH, 4, depth=3, **sizes)
+    elif mode == "read":
+        backbone = ENAT(WORDS, LENGTH, 4, encoder_depth=2, decoder_depth=2, **sizes)
+    else:
+        embedding = TokenEmbedding([Modality("image", LENGTH, WORDS), Modality("class", 1, 4, kind="set")], 16)
+        backbone = MaskedTransformer(embedding, Stack(2, **sizes), Stack(2, **sizes, reads="cross"), "cross")
+    model = ImageGenerator(backbone)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def half_known(model):
+    ids = torch.randint(WORDS, (4, LENGTH), generator=torch.Generator().manual_seed(1))
+    places = torch.rand(4, LENGTH, generator=torch.Generator().manual_seed(2)).argsort(1)[:, : LENGTH // 2]
+    return ids.scatter(1, places, BLANK)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("guided", [False, True])
+@torch.no_grad()
+def test_a_local_pass_is_the_full_one_while_nothing_has_changed(mode, guided):
+    model, step = generator(mode), Step(0.0, guidance=1.5 * guided)
+    passes = _Group(Contexts(model, CLASSES, guided, None), half_known(model), size=5)
+    passes.look(step)
+    passes.take(torch.tensor([[3, 1, 0, 9, 7]]).expand(4, -1))
+    full = passes.logits.clone()
+    assert not passes.look_again(step)  # it was just made
+    assert passes.look_again(step)
+    assert_close(passes.logits, full, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@torch.no_grad()
+def test_after_a_word_is_known_the_rest_of_the_group_hears_of_it(mode):
+    model, step = generator(mode), Step(0.0)
+    found = []
+    for word in (2, 3):
+        passes = _Group(Contexts(model, CLASSES, False, None), half_known(model), size=4)
+        passes.look(step)
+        passes.take(torch.tensor([[3, 1, 0, 9]]).expand(4, -1))
+        passes.look_again(step)
+        ids = passes.reveal(torch.full((4, 1), word))
+        assert (ids.gather(1, passes.places[:, :1]) == word).all()
+        assert passes.look_again(step)
+        found.append(passes.logits)
+    assert found[0].shape == (4, 3, WORDS)
+    assert ((found[0] - found[1]).abs().amax((1, 2)) > 1e-4).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("full", "local"), [(0, 1), (2, 2), (0, 3), (0, 0)])
+def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(mode, full, local):
+    model, ids = generator(mode), half_known(generator(mode))
+    sampler = ReCAP(CosineSchedule(6, guidance=1.0), full=full, local=local)
+    for start in (None, ids):
+        *before, last = sampler.steps(model, CLASSES, [5, 6, 7, 8], start)
+        assert len(before) == 5
+        assert last.ids.min() >= 0
+        if start is not None:
+            assert torch.equal(last.ids[start != BLANK], start[start != BLANK])
+        alone = sampler.sample(model, CLASSES[1:2], [6], None if start is None else start[1:2])
+        assert torch.equal(alone[0], last.ids[1])
+        groups = len(sampler.groups())
+        assert (last.evaluations, last.few) == (4 * 2 * groups, 4 * 2 * (6 - groups))
+
+
+def flops(model, sampler):
+    with FlopCounterMode(display=False) as counter:
+        sampler.sample(model, CLASSES, range(4))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("mode", "most"), [("joint", 0.65), ("read", 0.9), ("cross", 0.8)])
+def test_local_steps_are_cheap(mode, most):
+    model, schedule = generator(mode), CosineSchedule(8)
+    assert flops(model, ReCAP(schedule, local=3)) < most * flops(model, Sampler(schedule, reuse=mode == "read"))
+
+
+def test_samples_with_different_numbers_of_blanks_are_refused():
+    ids = torch.zeros(2, LENGTH, dtype=torch.long)
+    ids[0, :3] = BLANK
+    with pytest.raises(UserError, match="equally many tokens to fill"):
+        ReCAP().sample(generator("joint"), CLASSES[:2], [0, 1], ids)
+    with pytest.raises(UserError, match="0 or more; given: -1 and 1"):
+        ReCAP(full=-1)

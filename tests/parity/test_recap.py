@@ -1,0 +1,112 @@
+"""ReCAP decodes as the published script does: the same full and local passes, the same image."""
+
+import itertools
+
+import pytest
+import torch
+from nat_reference import vectors
+from torch.testing import assert_close
+
+from mmmask.pretrained.nat import read_autonat
+from mmmask.synthesis import ImageGenerator, Noise, ReCAP, ReCAPSchedule, Schedule, Step
+from mmmask.transformer import AutoNAT
+
+WORDS = 20
+SETTINGS = {
+    "recap_cfg": {"steps": 8, "full": 2, "temperature": 0.75, "remask": 5.5},
+    "recap_nocfg": {"steps": 7, "full": 0, "temperature": 0.65, "remask": 4.0},
+}
+
+
+class ProgramNoise(Noise):
+    """The noise of the published script in the order of its draws: for each group one for its choice, then one for
+    each step over all tokens of the group."""
+
+    def __init__(self, data):
+        super().__init__(range(2))
+        self.data, self.draw, self.done = data, itertools.count(), 0
+
+    def choose(self, logits, step, places):
+        noise = self.data[f"cat_noise.{next(self.draw)}"]
+        if noise.shape[1] == 256:
+            noise, self.done = noise.gather(1, places[..., None].expand(-1, -1, WORDS)), 0
+        else:
+            noise = noise[:, self.done :][:, : places.shape[1]]
+            self.done += places.shape[1]
+        return (logits.log_softmax(-1) + noise).argmax(-1)
+
+    def gumbel(self, step, places):
+        return self.data[f"conf_noise.{step}"].gather(1, places)
+
+
+class Published(ReCAPSchedule):
+    """With the guidance of the published script: in a local step that of the step before."""
+
+    def __init__(self, guided, steps, full, **settings):
+        super().__init__(steps, full, 1, **settings)
+        scales = torch.linspace(0.05, 0.1, steps).tolist() if guided else [0.0] * steps
+        local = [s > full and (s - full) % 2 == 1 for s in range(steps)]
+        self.steps = tuple(
+            Step(step.masked, step.temperature, step.remask, scales[s - 1 if local[s] else s])
+            for s, step in enumerate(self.steps)
+        )
+
+
+@pytest.fixture
+def model():
+    generator = ImageGenerator(AutoNAT(WORDS, 256, 1000, dim=24, depth=5, heads=2))
+    generator.load_state_dict(read_autonat(vectors("recap_weights")))
+    return generator.eval()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_published_decoding(name, model):
+    data, settings = vectors(name), SETTINGS[name]
+    calls = []
+    heads = model.words
+    model.words = lambda features: calls.append(heads(features)) or calls[-1]
+    sampler = ReCAP(Published(name == "recap_cfg", **settings), full=settings["full"], local=1)
+    *_, last = sampler.steps(model, data["labels"][:, 0], ProgramNoise(data))
+    assert torch.equal(last.ids, data["final"].flatten(1))
+    number = sum(key.endswith(".logits") for key in data)
+    assert len(calls) == number
+    for call, found in enumerate(calls):
+        found = found[:2]
+        expected = data[f"call.{call}.logits"]
+        if expected.shape[1] == 256:
+            masked = (data[f"call.{call}.ids"] == WORDS).nonzero()[:, 1].view(2, -1)
+            expected = expected.gather(1, masked[..., None].expand(-1, -1, WORDS))
+        assert_close(found, expected[:, expected.shape[1] - found.shape[1] :], rtol=1e-4, atol=1e-5)
+    assert last.evaluations + last.few == number * 2 * (2 if name == "recap_cfg" else 1)
+    assert last.few == 2 * sum(f"call.{k}.positions" in data for k in range(number)) * (2 if name[6:] == "cfg" else 1)
+
+
+# fmt: off
+PUBLISHED_GROUPS = {
+    (32, 12, 1): [[1]] * 6 + [[2], [2], [3], [3], [4], [5], [4, 6], [6, 7], [7, 8], [9, 10], [10, 11], [12, 12]]
+    + [[14, 14], [15, 16], [17, 17], [19, 17]],
+    (16, 8, 1): [[1], [1], [2], [4], [6], [9], [10], [13], [15, 19], [21, 24], [28, 31], [34, 38]],
+    (16, 0, 1): [[1, 1], [2, 4], [6, 9], [10, 13], [15, 19], [21, 24], [28, 31], [34, 38]],
+    (16, 0, 0): [[1], [1], [2], [4], [6], [9], [10], [13], [15], [19], [21], [24], [28], [31], [34], [38]],
+}
+
+
+# fmt: on
+
+
+@pytest.mark.parametrize(("steps", "full", "local"), PUBLISHED_GROUPS)
+def test_the_published_groups(steps, full, local):
+    schedule = ReCAPSchedule(steps, full, local)
+    counts = schedule.counts(256)
+    revealed = [a - b for a, b in itertools.pairwise(counts)]
+    groups = [[revealed[s] for s in group] for group in ReCAP(schedule, full, local).groups()]
+    assert groups == PUBLISHED_GROUPS[steps, full, local]
+
+
+@pytest.mark.parametrize(("steps", "full", "local"), [(20, 2, 2), (24, 8, 3), (7, 9, 1), (5, 0, 8)])
+def test_groups_with_any_number_of_local_steps_lose_none(steps, full, local):
+    """The published script drops steps where there is more than one local step."""
+    groups = ReCAP(Schedule([Step(1 - s / steps) for s in range(1, steps)] + [Step(0.0)]), full, local).groups()
+    assert [s for group in groups for s in group] == list(range(steps))
+    assert {len(group) for group in groups[:full]} <= {1}
+    assert all(len(group) == local + 1 for group in groups[full:-1])
