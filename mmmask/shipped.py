@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmmask.errors import UserError, nearest
@@ -52,3 +53,20 @@ def copy(name: str, out: Path = Path()) -> None:
         raise UserError(f"{target} exists already. Choose another name.")
     shutil.copy(source, target)
     print(f"copied to {target}")
+
+
+def with_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace names of shipped configurations in arguments by their paths, and look at each before it is parsed."""
+    from mmmask.config_errors import check_readable
+
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("-c", "--config"):
+            path = Path(value if equals else next(rest, ""))
+            if not path.exists() and path.as_posix().removeprefix("configs/") in names():
+                path = find(path.as_posix())
+            check_readable(path)
+            argument = f"--config={path}"
+        found.append(argument)
+    return found

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mmmask import shipped
-from mmmask.config_errors import check_readable, known_keys, sentence
+from mmmask.config_errors import known_keys, sentence
 from mmmask.errors import Stopped, UserError
 from mmmask.files import written_whole
 from tasks.sentences import lightning_sentences
@@ -170,7 +170,7 @@ def _listed(value: Any) -> list[Any]:
 
 def command_line(arguments: list[str], run: bool) -> LightningCLI:
     """Parse, instantiate and, with `run`, execute the verb that `arguments` begin with."""
-    arguments = _with_configurations(arguments)
+    arguments = shipped.with_paths(arguments)
     noises = (
         "You have overridden",
         "LightningCLI's args parameter",
@@ -202,21 +202,6 @@ def command_line(arguments: list[str], run: bool) -> LightningCLI:
 def _worth_telling(record: logging.LogRecord) -> bool:
     words = record.getMessage()
     return not any(noise in words for noise in ("Tip:", "to estimate number of stepping"))
-
-
-def _with_configurations(arguments: list[str]) -> list[str]:
-    """Replace names of shipped configurations by their paths, and look at each before it is parsed."""
-    found, rest = [], iter(arguments)
-    for argument in rest:
-        flag, equals, value = argument.partition("=")
-        if flag in ("-c", "--config"):
-            path = Path(value if equals else next(rest, ""))
-            if not path.exists() and path.as_posix().removeprefix("configs/") in shipped.names():
-                path = shipped.find(path.as_posix())
-            check_readable(path)
-            argument = f"--config={path}"
-        found.append(argument)
-    return found
 
 
 def train(arguments: list[str]) -> None:

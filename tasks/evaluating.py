@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class Evaluation:
         if n < 1 or batch_size < 1:
             raise UserError(f"evaluate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
         sampler = sampler_of(self.model, schedule, **changes)
-        for start in track(range(0, n, batch_size), "drawing", transient=True):
+        for start in track(range(0, n, batch_size), "drawing", console=Console(stderr=True), transient=True):
             numbers = range(start, min(n, start + batch_size))
             texts = [self.captions[i % len(self.captions)] for i in numbers] if self.captions else None
             classes = None if texts else torch.tensor(numbers) % self.generator.classes

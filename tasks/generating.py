@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from mmmask.config_errors import check_readable
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build
 from mmmask.synthesis import Sampler
@@ -35,7 +38,7 @@ def generate(
     text: list[str] | None = None,
     vectors: Path | None = None,
     n: int = 8,
-    schedule: Literal["cosine", "enat", "autonat"] | None = None,
+    schedule: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
@@ -57,7 +60,8 @@ def generate(
         text: captions, for a model that follows texts and knows its text encoder.
         vectors: .npy file of text vectors (texts, tokens, channels) instead.
         n: images of each class or text.
-        schedule: another one than the model was saved with: MaskGIT's cosine, ENAT's, AutoNAT's published one.
+        schedule: another one than the model was saved with: MaskGIT's cosine, enat (its own), autonat (the published
+            one), or a file that `mmmask search` wrote.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class, 0 for not at all (default: as in training).
         temperature: how freely words are drawn (default: as in training).
@@ -85,7 +89,9 @@ def generate(
     kept = _kept(tokenizer, image, mask)
     films = []
     batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
-    for some, seeds in track(batches, "drawing", transient=True, disable=len(batches) < 2):
+    for some, seeds in track(
+        batches, "drawing", console=Console(stderr=True), transient=True, disable=len(batches) < 2
+    ):
         start = None if kept is None else kept.to(where).expand(len(some), -1)
         states = [decoded.ids for decoded in sampler.steps(generator, some, seeds, start)]
         films.append(torch.stack(states if strip or gif else states[-1:], 1).cpu())  # (B, steps or 1, L)
@@ -131,7 +137,7 @@ def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> S
     given = dict(spec.get("init_args") or {})
     chosen = dict(given.get("schedule") or {"class_path": SCHEDULES["cosine"]})
     if schedule is not None:
-        chosen = {"class_path": SCHEDULES[schedule]}
+        chosen = _schedule(schedule)
     chosen["init_args"] = {**(chosen.get("init_args") or {}), **wanted}
     try:
         return build({**spec, "init_args": {**given, "schedule": chosen}}, trusted=True)
@@ -142,6 +148,20 @@ def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> S
         raise UserError(
             f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."
         ) from error
+
+
+def _schedule(name: str) -> Spec:
+    """One of those that have a name, or what a file says."""
+    if name in SCHEDULES:
+        return {"class_path": SCHEDULES[name]}
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"there is no schedule '{name}': give {', '.join(SCHEDULES)} or a .yaml of mmmask search.")
+    check_readable(path)
+    spec = yaml.safe_load(path.read_text())
+    if not isinstance(spec, dict) or not str(spec.get("class_path", "")).endswith("Schedule"):
+        raise UserError(f"{path} describes no schedule: it must have a class_path, as mmmask search writes it.")
+    return spec
 
 
 def _given(model: Model, classes: Sequence[str] | None, text: Sequence[str] | None, vectors: Path | None) -> Tensor:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from mmmask.cli.calling import called
-from mmmask.cli.models import generate
+from mmmask.cli.models import generate, search
 from mmmask.cli.start import configs
 from mmmask.cli.training import check, rank, resume, runs, training
 from mmmask.errors import Stopped, UserError, nearest
@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         called("evaluate", "mmmask.cli.models:evaluate", by_place=False),
         "score the images that a model draws: FID, precision, recall, class consistency",
     ),
+    "search": (search, "find the decoding strategy that gives a trained model its best images"),
     "import": (called("import", "tasks.models:import_"), "make a model of a published checkpoint"),
     "export": (called("export", "tasks.models:export"), "write the model of a run as one folder or file"),
     "hub": (called("hub", "tasks.models:HUB"), "push a model to the Hugging Face Hub, or pull one"),

@@ -1,4 +1,4 @@
-"""Verbs of trained models: tokenize, generate, evaluate."""
+"""Verbs of trained models: tokenize, generate, search, evaluate."""
 
 from __future__ import annotations
 
@@ -57,6 +57,15 @@ def generate(arguments: list[str]) -> int:
     return call(generate, ["--classes" if word == "--class" else word for word in arguments], "generate", False)
 
 
+def search(arguments: list[str]) -> int:
+    """`mmmask search --config ...`."""
+    from mmmask import shipped
+    from tasks.searching import search
+
+    know_classes()
+    return call(search, shipped.with_paths(arguments), "search", False)
+
+
 def evaluate(
     checkpoint: Path,
     judge: Path | None = None,
@@ -68,7 +77,7 @@ def evaluate(
     captions: Path | None = None,
     clip: Path | None = None,
     n: int = 1000,
-    schedule: Literal["cosine", "enat", "autonat"] | None = None,
+    schedule: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
@@ -92,7 +101,7 @@ def evaluate(
         captions: file with a text in each line, for a model that follows texts.
         clip: folder of a CLIP that says how well images fit their captions.
         n: images to draw: classes, or captions, in turn.
-        schedule: another one than the model was saved with.
+        schedule: another one than the model was saved with: cosine, enat, autonat, or a file of `mmmask search`.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class (default: as in training).
         temperature: how freely words are drawn (default: as in training).
