@@ -1,8 +1,10 @@
 """Synthesis of images from tokens: the model, schedules as data, the decoding loop."""
 
+from mmmask.synthesis.adaptive import AdaptiveSampler
 from mmmask.synthesis.generator import Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
+from mmmask.synthesis.policy import Policy
 from mmmask.synthesis.recap import ReCAP
 from mmmask.synthesis.sampling import Decoded, Sampler
 from mmmask.synthesis.schedules import (
@@ -15,6 +17,7 @@ from mmmask.synthesis.schedules import (
 )
 
 __all__ = [
+    "AdaptiveSampler",
     "AutoNATSchedule",
     "Confident",
     "Context",
@@ -24,6 +27,7 @@ __all__ = [
     "ImageGenerator",
     "Noise",
     "Order",
+    "Policy",
     "ReCAP",
     "ReCAPSchedule",
     "Sampler",

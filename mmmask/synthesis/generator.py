@@ -128,6 +128,25 @@ class ImageGenerator(nn.Module):
             few, done = few.select(_columns(few)[:, done:]), 0
         return self.words(self.backbone.decode(few, memory, context.condition, caches=caches)[:, done:])
 
+    def survey(
+        self, tokens: TokenSet, split: Split, context: Context, memory: Memory | None = None
+    ) -> tuple[Tensor, Tensor, Memory | None]:
+        """Features `(B, L, dim)` of all image tokens, and what `forward` gives."""
+        backbone, tokens = self.backbone, tokens.blank(split.asked, split.asked_valid)
+        memory = self.remember(tokens, split, context, memory)
+        if backbone.mode == "joint":
+            features = backbone.decode(tokens, memory, context.condition)
+            return features, self.words(rows(features, split.asked)), None
+        asked = tokens.select(split.asked, split.asked_valid)
+        answers = backbone.decode(asked, memory, context.condition)
+        first = len(context.tokens) if context.tokens else 0
+        both = torch.cat([backbone.norm(memory.features[:, first:]), answers], 1)
+        whole = memory.tokens.concat(asked)
+        place = torch.where(whole.is_valid(), whole.position, len(tokens))[:, first:]  # padding falls off the end
+        features = both.new_zeros(len(both), len(tokens) + 1, both.shape[2])
+        features = features.scatter(1, place[..., None].expand_as(both), both)[:, :-1]
+        return features, self.words(answers), memory if self.reuses else None
+
     def words(self, features: Tensor) -> Tensor:
         """Logits of features."""
         table = self.backbone.embedding.table(self.modality.name).detach()  # as published: learned as input alone

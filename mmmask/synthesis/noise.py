@@ -12,7 +12,7 @@ from torch import Tensor
 
 # SplitMix64 (Steele, Lea, Flood 2014); as signed numbers, for torch multiplies them modulo 2^64.
 GOLDEN, FIRST, SECOND = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-DRAWS, CONFIDENCES = 0, 1  # what numbers are for: two uses never share them
+DRAWS, CONFIDENCES, ACTIONS = range(3)  # what numbers are for: two uses never share them
 
 
 class Noise:
@@ -36,9 +36,15 @@ class Noise:
         """Standard Gumbel noise `(B, n)`."""
         return -(-self._uniform(step, CONFIDENCES, places).log()).log()
 
+    def normal(self, step: int, n: int) -> Tensor:
+        """Standard normal noise `(B, n)`, for what is decided about a step."""
+        places = torch.arange(n, device=self.seeds.device).expand(len(self.seeds), -1)
+        return torch.special.ndtri(self._uniform(step, ACTIONS, places))
+
     def _uniform(self, step: int, use: int, places: Tensor) -> Tensor:
         """Numbers strictly between 0 and 1, in float32."""
-        stream = _mix(self.seeds + _signed((2 * step + use + 1) * GOLDEN))
+        number = -step if use == ACTIONS else 2 * step + use + 1
+        stream = _mix(self.seeds + _signed(number * GOLDEN))
         bits = _mix(stream[:, None] + (places + 1) * GOLDEN)
         return ((_shifted(bits, 41)).float() + 0.5) / 2**23
 

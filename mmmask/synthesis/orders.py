@@ -12,33 +12,37 @@ from torch import Tensor
 from mmmask.errors import UserError
 from mmmask.synthesis.noise import Noise
 
+Weight = float | Tensor  # one for all, or (B, 1)
+
 
 class Order(ABC):
     """A rule by which drawn tokens are kept or masked again."""
 
     @abstractmethod
-    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: Weight, noise: Noise) -> Tensor:
         """Scores `(B, n)` of words drawn with these log-probabilities `(B, n)` at these places of `length`."""
 
 
 class Confident(Order):
     """The likeliest first, blurred by noise of the weight `remask` (MaskGIT, AutoNAT, ENAT)."""
 
-    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
-        return chances + remask * noise.gumbel(step, places) if remask else chances
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: Weight, noise: Noise) -> Tensor:
+        if isinstance(remask, float) and remask == 0:
+            return chances
+        return chances + remask * noise.gumbel(step, places)
 
 
 class Spread(Order):
     """Along the Halton sequence, which spreads evenly over the picture (Besnier et al. 2025); looks at no word."""
 
-    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: Weight, noise: Noise) -> Tensor:
         return -halton(length, places.device)[places].to(chances.dtype)
 
 
 class Shuffled(Order):
     """In random order."""
 
-    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: float, noise: Noise) -> Tensor:
+    def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: Weight, noise: Noise) -> Tensor:
         return noise.gumbel(0, places)  # the same order at each step
 
 

@@ -67,7 +67,7 @@ class ReCAP(Sampler):
         guidance: Tensor | None = None,
     ) -> Iterator[Decoded]:
         """Decode step by step; see `Sampler.steps`. All samples must have as many blanks."""
-        ids, noise = begin(model, given, noise, ids, self.schedule)
+        ids, noise = begin(model, given, noise, ids, len(self.schedule))
         left = (ids == BLANK).sum(1)
         if left.min() != left.max():
             raise UserError("ReCAP: samples of a batch must have equally many tokens to fill; take them apart.")
@@ -90,15 +90,14 @@ class ReCAP(Sampler):
         """The full step: which tokens the group is to reveal, in which order."""
         steps, draw = self.schedule.steps, len(self.schedule) + number  # a draw of its own, at temperature 1
         logits, asked = passes.look(steps[group.start]), passes.asked
-        words = noise.choose(self._likely(logits), draw, asked)
-        chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
+        _, chances = self.draw(logits, 1.0, draw, asked, noise)
         remask = steps[group.stop - 1].remask
         scores = self.order(chances, asked, passes.length, number, remask, noise)
         passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size])
 
     def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> Tensor:
         places = passes.places[:, passes.done :][:, :size]
-        words = self._draw(passes.logits[:, :size], self.schedule.steps[step].temperature, step, places, noise)
+        words, _ = self.draw(passes.logits[:, :size], self.schedule.steps[step].temperature, step, places, noise)
         return passes.reveal(words)
 
 
@@ -123,7 +122,7 @@ class _Group:
         encoder = None if self.model.reuses else self.grown
         self.memory: Memory = self.model.remember(tokens, split, context, None, encoder)
         logits = self.model.answer(tokens, split, context, self.memory, self.kept)
-        self.all = self.contexts.guide(logits, step)
+        self.all = self.contexts.guide(logits, step.guidance)
         return self.all
 
     def take(self, chosen: Tensor) -> None:
@@ -144,7 +143,7 @@ class _Group:
             return False
         few = self.model.tokens(self.ids).select(self.places).map(self.contexts.doubled)
         logits = self.model.answer_few(few, self.done, self.contexts.both, self.memory, self.caches)
-        self.logits = self.contexts.guide(logits, step)
+        self.logits = self.contexts.guide(logits, step.guidance)
         return True
 
     def reveal(self, words: Tensor) -> Tensor:

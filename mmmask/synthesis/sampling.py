@@ -80,30 +80,34 @@ class Sampler:
 
         Of `ids` `(B, L)` only blanks are filled (inpainting). `guidance` `(B,)` multiplies that of the schedule.
         """
-        ids, noise = begin(model, given, noise, ids, self.schedule)
+        ids, noise = begin(model, given, noise, ids, len(self.schedule))
         contexts = Contexts(model, given, guided=any(step.guidance for step in self.schedule.steps), factor=guidance)
-        rest = _Rest(ids, self.schedule)
+        rest = Rest(ids)
+        counts = torch.tensor([self.schedule.counts(n) for n in rest.left.tolist()]).T  # (S + 1, B)
         split, memory, evaluations = rest.split(), None, 0
         for number, step in enumerate(self.schedule.steps):
-            if not rest.revealed[number]:  # fewer blanks than steps: what is drawn here would all be masked again
-                rest.step += 1
+            if torch.equal(counts[number], counts[number + 1]):  # what is drawn here would all be masked again
                 yield Decoded(ids, evaluations)
                 continue
             tokens = model.tokens(ids)
             logits, memory, branches = contexts.answer(tokens, split, step, memory)
             evaluations += branches * len(given)
-            words = self._draw(logits, step.temperature, number, split.asked, noise)
-            chances = logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
+            words, chances = self.draw(logits, step.temperature, number, split.asked, noise)
             scores = self.order(chances, split.asked, ids.shape[1], number, step.remask, noise)
-            ids = rest.reveal(ids, words, scores)
+            ids = rest.reveal(ids, words, scores, counts[number + 1])
             memory = memory if self.reuse else None
             split = rest.split(None if self.reuse else ids)
             yield Decoded(ids, evaluations)
 
-    def _draw(self, logits: Tensor, temperature: float, step: int, places: Tensor, noise: Noise) -> Tensor:
-        if temperature == 0:
-            return logits.argmax(-1)
-        return noise.choose(self._likely(logits / temperature), step, places)
+    def draw(
+        self, logits: Tensor, temperature: float | Tensor, step: int, places: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Words `(B, n)` for these places, and their log-probabilities at temperature 1."""
+        if isinstance(temperature, float) and temperature == 0:
+            words = logits.argmax(-1)
+        else:
+            words = noise.choose(self._likely(logits / temperature), step, places)
+        return words, logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
 
     def _likely(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[-1]:
@@ -133,12 +137,12 @@ class Contexts:
         """For both branches, if there are two."""
         return torch.cat([x, x]) if self.guided else x
 
-    def guide(self, logits: Tensor, step: Step) -> Tensor:
-        """Of the logits of all branches those to draw by, in float32."""
+    def guide(self, logits: Tensor, guidance: float | Tensor) -> Tensor:
+        """Of the logits of all branches those to draw by, in float32; `guidance` is one number or `(B, 1, 1)`."""
         if not self.guided:
             return logits.float()
         with_given, without = logits.float().chunk(2)
-        weight = step.guidance if self.factor is None else step.guidance * self.factor[:, None, None]
+        weight = guidance if self.factor is None else guidance * self.factor[:, None, None]
         return with_given + weight * (with_given - without)
 
     def answer(
@@ -149,7 +153,7 @@ class Contexts:
         if self.guided and step.guidance == 0 and memory is None and not fills_memory:
             return self.model(tokens, split, self._first())[0].float(), None, 1
         logits, memory = self.model(tokens.map(self.doubled), split.map(self.doubled), self.both, memory)
-        return self.guide(logits, step), memory, self.branches
+        return self.guide(logits, step.guidance), memory, self.branches
 
     def _first(self) -> Context:
         """The half with what is given."""
@@ -161,48 +165,43 @@ class Contexts:
         return Context(tokens, condition)
 
 
-class _Rest:
-    """Which places are still blank, and which have been filled since the last step; all by gathers of fixed shape."""
+class Rest:
+    """Which places are still blank, and which were filled in the last step; all by gathers of fixed shape.
 
-    def __init__(self, ids: Tensor, schedule: Schedule) -> None:
-        left = torch.tensor([schedule.counts(n) for n in (ids == BLANK).sum(1).tolist()]).T  # (S + 1, B) on the host
-        self.most = left.amax(1).tolist()
-        self.revealed = (left[:-1] - left[1:]).amax(1).tolist()
-        self.even = bool((left == left[:, :1]).all())
-        self.fewest = left.amin(1).tolist()
-        self.left, self.length, self.step = left[..., None].to(ids.device), ids.shape[1], 0
-        self.asked = _places(ids == BLANK, self.most[0])
+    How many are blank in each sample, `(B,)`, is kept on the host: it decides on shapes.
+    """
+
+    def __init__(self, ids: Tensor) -> None:
+        blank = ids == BLANK
+        self.left, self.length = blank.sum(1).cpu(), ids.shape[1]
+        self.asked = _places(blank, int(self.left.max()))
         self.known, self.known_valid = self._all_known(ids)
 
     def split(self, ids: Tensor | None = None) -> Split:
         """What is asked, and what is known: since the last step or, of `ids`, altogether."""
         known, known_valid = (self.known, self.known_valid) if ids is None else self._all_known(ids)
-        asked_valid = None if self.even else _up_to(self.left[self.step], self.asked)
-        return Split(known, self.asked, known_valid, asked_valid)
+        return Split(known, self.asked, known_valid, _up_to(self.left, self.asked))
 
-    def reveal(self, ids: Tensor, words: Tensor, scores: Tensor) -> Tensor:
-        """Fill in the words with the highest scores; those `(B, n)` with the lowest stay blank for the next step."""
-        now, then, asked = self.left[self.step], self.left[self.step + 1], self.asked
-        if not self.even:
-            scores = scores.masked_fill(~_up_to(now, asked), torch.inf)
-        rising = scores.argsort(1)
+    def reveal(self, ids: Tensor, words: Tensor, scores: Tensor, then: Tensor) -> Tensor:
+        """Fill in the words with the highest scores; those with the lowest, `then` `(B,)`, stay blank."""
+        now, asked = self.left, self.asked
+        valid = _up_to(now, asked)
+        rising = (scores if valid is None else scores.masked_fill(~valid, torch.inf)).argsort(1)
         # The places from `then` to `now`; a sample with fewer goes round to others, whose ids it leaves as they are.
-        slots = torch.arange(self.revealed[self.step], device=ids.device) + then
+        most = torch.arange(int((now - then).max()), device=ids.device)
+        slots = most + then.to(ids.device)[:, None]
         chosen = rising.gather(1, slots % asked.shape[1])
         self.known, words = asked.gather(1, chosen), words.gather(1, chosen)
-        if not self.even:
-            self.known_valid = slots < now
+        self.known_valid = None if _even(now - then) else slots < now.to(ids.device)[:, None]
+        if self.known_valid is not None:
             words = torch.where(self.known_valid, words, ids.gather(1, self.known))
-        else:
-            self.known_valid = None
-        self.step += 1
-        self.asked = asked.gather(1, rising[:, : self.most[self.step]])
+        self.left, self.asked = then, asked.gather(1, rising[:, : int(then.max())])
         return ids.scatter(1, self.known, words)
 
     def _all_known(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        known = self.length - self.left[self.step]
-        places = _places(ids != BLANK, self.length - self.fewest[self.step])
-        return places, None if self.even else _up_to(known, places)
+        known = self.length - self.left
+        places = _places(ids != BLANK, int(known.max()))
+        return places, _up_to(known, places)
 
 
 def _places(which: Tensor, most: int) -> Tensor:
@@ -210,18 +209,25 @@ def _places(which: Tensor, most: int) -> Tensor:
     return which.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
 
 
-def _up_to(count: Tensor, like: Tensor) -> Tensor:
-    return torch.arange(like.shape[1], device=like.device) < count
+def _up_to(counts: Tensor, like: Tensor) -> Tensor | None:
+    """Which of the first so many places `(B, n)` are meant; None: all."""
+    if _even(counts):
+        return None
+    return torch.arange(like.shape[1], device=like.device) < counts.to(like.device)[:, None]
+
+
+def _even(counts: Tensor) -> bool:
+    return bool((counts == counts[0]).all())
 
 
 def begin(
-    model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None, schedule: Schedule
+    model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None, steps: int
 ) -> tuple[Tensor, Noise]:
     """Ids to begin with, all blank if none are given, and their noise; refuses what does not fit together."""
     noise = noise.to(given.device) if isinstance(noise, Noise) else Noise(noise, given.device)
     if ids is None:
         ids = torch.full((len(given), model.modality.length), BLANK, device=given.device)
-    _check(model, given, ids, noise.seeds, len(schedule))
+    _check(model, given, ids, noise.seeds, steps)
     return ids, noise
 
 

@@ -28,7 +28,13 @@ def test_numbers_are_gumbel_noise():
     assert stats.kstest(drawn, "gumbel_r").pvalue > 0.01
 
 
-@pytest.mark.parametrize("other", [(8, 0, 0), (7, 1, 0), (7, 0, 1)])
+def test_what_is_decided_of_a_step_has_normal_noise():
+    drawn = Noise(range(500)).normal(1, 4)
+    assert stats.kstest(drawn.flatten().numpy(), "norm").pvalue > 0.01
+    assert torch.equal(Noise([7]).normal(1, 4)[0], drawn[7])
+
+
+@pytest.mark.parametrize("other", [(8, 0, 0), (7, 1, 0), (7, 0, 1), (7, 0, 2), (7, 1, 2)])
 def test_seeds_steps_and_uses_are_independent(other):
     def numbers(seed, step, use):
         return Noise([seed])._uniform(step, use, PLACES)[0]
