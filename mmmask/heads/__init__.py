@@ -1,5 +1,7 @@
-"""Heads: they read the answer off the features of the asked tokens."""
+"""What is asked of features: which token it is, what to do next, whether an image is real."""
 
+from mmmask.heads.policy_head import PolicyHead
+from mmmask.heads.realness import ClassVector, Realness
 from mmmask.heads.token_logits import TokenLogits
 
-__all__ = ["TokenLogits"]
+__all__ = ["ClassVector", "PolicyHead", "Realness", "TokenLogits"]

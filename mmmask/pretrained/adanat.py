@@ -24,8 +24,8 @@ NAMES = {  # ours: theirs
 }
 
 
-def read_look(published: Mapping[str, Tensor], prefix: str = "") -> State:
-    """Weights of a `Look` from those under `prefix` (`policy_old.actor.` of a published file)."""
+def read_head(published: Mapping[str, Tensor], prefix: str = "") -> State:
+    """Weights of a `PolicyHead` from those under `prefix` (`policy_old.actor.` of a published file)."""
     own = {name.removeprefix(prefix): value for name, value in published.items() if name.startswith(prefix)}
     state = {}
     for ours, theirs in NAMES.items():
@@ -37,15 +37,15 @@ def read_look(published: Mapping[str, Tensor], prefix: str = "") -> State:
     return state
 
 
-def sizes(look: Mapping[str, Tensor]) -> dict[str, object]:
-    """Sizes of a `Policy` from the weights `read_look` gave."""
-    hidden, narrow = len(look["depthwise.weight"]), len(look["pointwise.weight"])
-    shrunk = round((look["layers.0.weight"].shape[1] / narrow) ** 0.5)
-    channels = look["embed.weight"].shape[1] if "embed.weight" in look else hidden
+def sizes(head: Mapping[str, Tensor]) -> dict[str, object]:
+    """Sizes of a `Policy` from the weights `read_head` gave."""
+    hidden, narrow = len(head["depthwise.weight"]), len(head["pointwise.weight"])
+    shrunk = round((head["layers.0.weight"].shape[1] / narrow) ** 0.5)
+    channels = head["embed.weight"].shape[1] if "embed.weight" in head else hidden
     return {
         "channels": channels,
         "tokens": (2 * shrunk) ** 2,
         "hidden": hidden,
         "narrow": narrow,
-        "wide": [len(look["layers.0.weight"]), len(look["layers.1.weight"])],
+        "wide": [len(head["layers.0.weight"]), len(head["layers.1.weight"])],
     }

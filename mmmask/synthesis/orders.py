@@ -27,7 +27,7 @@ class Confident(Order):
     """The likeliest first, blurred by noise of the weight `remask` (MaskGIT, AutoNAT, ENAT)."""
 
     def __call__(self, chances: Tensor, places: Tensor, length: int, step: int, remask: Weight, noise: Noise) -> Tensor:
-        if isinstance(remask, float) and remask == 0:
+        if not isinstance(remask, Tensor) and remask == 0:
             return chances
         return chances + remask * noise.gumbel(step, places)
 

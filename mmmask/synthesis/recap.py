@@ -43,7 +43,7 @@ class ReCAP(Sampler):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> None:
-        super().__init__(schedule, order, top_k, top_p)
+        super().__init__(schedule, order, top_k, top_p, reuse=False)
         if full < 0 or local < 0:
             raise UserError(f"ReCAP: full and local are numbers of steps, 0 or more; given: {full} and {local}.")
         self.full, self.local = full, local
@@ -73,26 +73,26 @@ class ReCAP(Sampler):
             raise UserError("ReCAP: samples of a batch must have equally many tokens to fill; take them apart.")
         counts = self.schedule.counts(int(left[0]))
         contexts = Contexts(model, given, any(step.guidance for step in self.schedule.steps), guidance)
-        evaluations = few = 0
+        evaluations, few, passes = 0, 0, None
         for number, group in enumerate(self.groups()):
             sizes = [a - b for a, b in pairwise(counts[group.start : group.stop + 1])]
-            if sum(sizes):
-                passes = _Group(contexts, ids, sum(sizes))
-                self._choose(passes, number, group, noise)
+            revealing = [step for step, size in zip(group, sizes, strict=True) if size]
+            if revealing:
+                passes = _Group(contexts, ids, sum(sizes), passes, again=len(revealing) > 1)
+                self._choose(passes, number, revealing, noise)
                 evaluations += contexts.branches * len(given)
             for step, size in zip(group, sizes, strict=True):
-                if size:
+                if size and passes is not None:
                     few += contexts.branches * len(given) * passes.look_again(self.schedule.steps[step])
                     ids = self._reveal(passes, step, size, noise)
                 yield Decoded(ids, evaluations, few)
 
-    def _choose(self, passes: _Group, number: int, group: range, noise: Noise) -> None:
-        """The full step: which tokens the group is to reveal, in which order."""
+    def _choose(self, passes: _Group, number: int, revealing: list[int], noise: Noise) -> None:
+        """The full step: which tokens the steps of a group that reveal some are to reveal, in which order."""
         steps, draw = self.schedule.steps, len(self.schedule) + number  # a draw of its own, at temperature 1
-        logits, asked = passes.look(steps[group.start]), passes.asked
+        logits, asked = passes.look(steps[revealing[0]]), passes.asked
         _, chances = self.draw(logits, 1.0, draw, asked, noise)
-        remask = steps[group.stop - 1].remask
-        scores = self.order(chances, asked, passes.length, number, remask, noise)
+        scores = self.order(chances, asked, passes.length, number, steps[revealing[-1]].remask, noise)
         passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size])
 
     def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> Tensor:
@@ -104,7 +104,11 @@ class ReCAP(Sampler):
 class _Group:
     """The passes through the model for the tokens of one group, with both branches of guidance as one batch."""
 
-    def __init__(self, contexts: Contexts, ids: Tensor, size: int) -> None:
+    def __init__(
+        self, contexts: Contexts, ids: Tensor, size: int, before: _Group | None = None, again: bool = True
+    ) -> None:
+        """`before` is the last group, `again` says that there will be passes over the tokens of this one alone."""
+        self.before, self.unheard = before if contexts.model.reuses else None, ids[:, :0]
         self.contexts, self.model, self.ids, self.size = contexts, contexts.model, ids, size
         self.length, self.done, self.fresh = ids.shape[1], 0, True
         blank = ids == BLANK
@@ -112,22 +116,27 @@ class _Group:
         asked = int(blank[0].sum())
         self.asked, self.known = order[:, :asked], order[:, asked:]
         decoder, encoder = self.model.backbone.decoder, self.model.backbone.encoder
-        self.kept: list[Kept] = [Kept() for _ in decoder.blocks]
-        self.grown: list[Growing] = [Growing() for _ in encoder.blocks]
+        self.kept: list[Kept] = [Kept() for _ in decoder.blocks if again]
+        self.grown: list[Growing] = [Growing() for _ in encoder.blocks if again]
 
     def look(self, step: Step) -> Tensor:
         """Guided logits `(B, A, V)` of all that is asked, from a full pass."""
         both, split = self.contexts.doubled, Split(self.known, self.asked).map(self.contexts.doubled)
         tokens, context = self.model.tokens(both(self.ids)), self.contexts.both
-        encoder = None if self.model.reuses else self.grown
-        self.memory: Memory = self.model.remember(tokens, split, context, None, encoder)
-        logits = self.model.answer(tokens, split, context, self.memory, self.kept)
+        if self.before is not None:
+            self.memory: Memory = self.before.heard()
+        else:
+            encoder = None if self.model.reuses else self.grown or None
+            self.memory = self.model.remember(tokens, split, context, None, encoder)
+        logits = self.model.answer(tokens, split, context, self.memory, self.kept or None)
         self.all = self.contexts.guide(logits, step.guidance)
         return self.all
 
     def take(self, chosen: Tensor) -> None:
         """These columns `(B, n)` of the asked are the group; of all others keys and values are kept."""
         self.places, self.logits = self.asked.gather(1, chosen), rows(self.all, chosen)
+        if not self.kept:
+            return
         columns = chosen
         total, first = self.asked.shape[1], 0
         if self.model.backbone.mode == "joint":
@@ -135,6 +144,7 @@ class _Group:
         others = torch.ones(len(columns), total, device=columns.device).scatter(1, columns, 0.0)
         others = others.argsort(dim=1, descending=True, stable=True)[:, : total - self.size]
         self.caches = recalled(self.kept, self.contexts.doubled(others + first))
+        self.kept.clear()
 
     def look_again(self, step: Step) -> bool:
         """A pass over the tokens of the group alone, unless the full one was just made."""
@@ -142,7 +152,7 @@ class _Group:
             self.fresh = False
             return False
         few = self.model.tokens(self.ids).select(self.places).map(self.contexts.doubled)
-        logits = self.model.answer_few(few, self.done, self.contexts.both, self.memory, self.caches)
+        logits = self.model.answer_few(few, self.done, self.contexts.both, self.heard(), self.caches)
         self.logits = self.contexts.guide(logits, step.guidance)
         return True
 
@@ -151,7 +161,13 @@ class _Group:
         now = self.places[:, self.done :][:, : words.shape[1]]
         self.ids = self.ids.scatter(1, now, words)
         self.done += words.shape[1]
-        if self.done < self.size:
-            new = self.model.tokens(self.ids).select(now).map(self.contexts.doubled)
-            self.memory = self.model.remember_more(new, self.contexts.both, self.memory, self.grown)
+        self.unheard = torch.cat([self.unheard, now], 1)
         return self.ids
+
+    def heard(self) -> Memory:
+        """The memory, with what has been revealed since it was asked for last."""
+        if self.unheard.shape[1]:
+            new = self.model.tokens(self.ids).select(self.unheard).map(self.contexts.doubled)
+            self.memory = self.model.remember_more(new, self.contexts.both, self.memory, self.grown)
+            self.unheard = self.unheard[:, :0]
+        return self.memory

@@ -22,7 +22,7 @@ class Decoded(NamedTuple):
 
     ids: Tensor
     evaluations: int  # of samples: 2 for each with guidance, else 1
-    few: int = 0  # of those, more that were of a few tokens alone
+    few: int = 0  # further passes, of a few tokens alone
 
 
 class Sampler:
@@ -52,6 +52,7 @@ class Sampler:
     def settings(self) -> dict[str, Any]:
         """All that decides what is drawn, beside model and seeds."""
         return {
+            "class": type(self).__name__,
             "steps": [asdict(step) for step in self.schedule.steps],
             "each_reveals": self.schedule.each_reveals,
             "order": type(self.order).__name__,
@@ -103,7 +104,7 @@ class Sampler:
         self, logits: Tensor, temperature: float | Tensor, step: int, places: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Words `(B, n)` for these places, and their log-probabilities at temperature 1."""
-        if isinstance(temperature, float) and temperature == 0:
+        if not isinstance(temperature, Tensor) and temperature == 0:
             words = logits.argmax(-1)
         else:
             words = noise.choose(self._likely(logits / temperature), step, places)

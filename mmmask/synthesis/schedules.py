@@ -105,12 +105,14 @@ class ReCAPSchedule(Schedule):
     def __init__(
         self,
         steps: int = 16,
-        full: int = 8,
+        full: int = 0,
         local: int = 1,
         temperature: float = 0.65,
         remask: float = 5.5,
         guidance: float = 0.0,
     ) -> None:
+        if full < 0 or local < 0:
+            raise UserError(f"ReCAPSchedule: full and local are 0 or more; given: {full} and {local}.")
         done = [s / _checked(steps) for s in range(1, steps + 1)]
         groups = full + -(-max(0, steps - full) // (local + 1)) if steps > full else steps
         group = [min(s, full + max(0, s - full) // (local + 1)) for s in range(steps)]

@@ -6,28 +6,29 @@ import torch
 from nat_reference import WORDS, RecordedNoise, ours, vectors
 from torch.testing import assert_close
 
-from mmmask.pretrained.adanat import NAMES, read_look, sizes
+from mmmask.heads import PolicyHead
+from mmmask.pretrained.adanat import NAMES, read_head, sizes
 from mmmask.pretrained.nat import read_autonat
 from mmmask.synthesis import AdaptiveSampler, ImageGenerator, Policy
-from mmmask.synthesis.policy import Look, rules_of_thumb
+from mmmask.synthesis.policy import rules_of_thumb
 from mmmask.transformer import AutoNAT
 from tasks import ppo
 
 
 def test_the_network_at_its_published_size():
-    look, data = Look(768, 4, 16), vectors("adanat_policy_fullsize")
-    assert sum(p.numel() for p in look.parameters()) == 11_876_484
-    shapes = {f"{NAMES[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": p.shape for n, p in look.named_parameters()}
+    head, data = PolicyHead(768, 4, 16), vectors("adanat_policy_fullsize")
+    assert sum(p.numel() for p in head.parameters()) == 11_876_484
+    shapes = {f"{NAMES[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": p.shape for n, p in head.named_parameters()}
     published = {}
     for i, name in enumerate(sorted(shapes)):
         scale = 1 / np.sqrt(shapes[name][1:].numel()) if len(shapes[name]) > 1 else 1 / 5
         flat = np.sin(np.arange(shapes[name].numel()) * (0.37 + 0.01 * i) + i) * scale
         published[name] = torch.from_numpy(flat).float().view(shapes[name])
-    look.load_state_dict(read_look(published))
+    head.load_state_dict(read_head(published))
     features = torch.from_numpy(np.sin(0.7137 * np.arange(2 * 256 * 768))).float().view(2, 256, 768)
     assert_close(features[:, :2, :4], data["feat_corner"])
     with torch.no_grad():
-        assert_close(look(features, data["timestep"]), data["out"], rtol=1e-4, atol=1e-5)
+        assert_close(head(features, data["timestep"]), data["out"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [4, 8])
@@ -70,18 +71,18 @@ def test_decoding_by_the_recorded_actions():
 
 
 def test_sizes_are_read_from_the_weights():
-    look = read_look(vectors("adanat_policy_weights"), "policy.actor.")
-    found = sizes(look)
+    head = read_head(vectors("adanat_policy_weights"), "policy.actor.")
+    found = sizes(head)
     assert found == {"channels": 32, "tokens": 256, "hidden": 24, "narrow": 4, "wide": [24, 16]}
-    Policy(**found).actor.load_state_dict(look)
+    Policy(**found).actor.load_state_dict(head)
 
 
 def test_five_updates_are_those_of_the_published_ppo():
     data, weights = vectors("adanat_ppo"), vectors("adanat_policy_weights")
-    actor = Look(32, 4, 16, hidden=24, narrow=4, wide=(24, 16))
-    critic = Look(32, 1, 16, hidden=24, narrow=4, wide=(24, 16))
-    actor.load_state_dict(read_look(weights, "policy.actor."))
-    critic.load_state_dict(read_look(weights, "policy.critic."))
+    actor = PolicyHead(32, 4, 16, hidden=24, narrow=4, wide=(24, 16))
+    critic = PolicyHead(32, 1, 16, hidden=24, narrow=4, wide=(24, 16))
+    actor.load_state_dict(read_head(weights, "policy.actor."))
+    critic.load_state_dict(read_head(weights, "policy.critic."))
     features, steps = data["feat"].flatten(0, 1), torch.arange(3).repeat_interleave(6)
     spread = 0.6
     with torch.no_grad():

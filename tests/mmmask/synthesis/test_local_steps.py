@@ -13,6 +13,7 @@ from mmmask.synthesis.sampling import Contexts
 from mmmask.synthesis.schedules import Step
 from mmmask.tokens import BLANK
 from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
+from mmmask.transformer.caches import Kept
 
 WORDS, LENGTH = 11, 36
 MODES = ["joint", "read", "cross"]
@@ -88,6 +89,31 @@ def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(
         assert torch.equal(alone[0], last.ids[1])
         groups = len(sampler.groups())
         assert (last.evaluations, last.few) == (4 * 2 * groups, 4 * 2 * (6 - groups))
+
+
+def test_a_step_that_reveals_nothing_takes_no_part():
+    """With three blanks most of eight steps reveal none; guidance is that of the steps which do."""
+    model, ids = generator("joint"), torch.zeros(1, LENGTH, dtype=torch.long)
+    ids[0, [3, 8, 20]] = BLANK
+    schedule = CosineSchedule(8, guidance=8.0, growth="linear")
+    used = []
+    guide = Contexts.guide
+    watch = pytest.MonkeyPatch()
+    watch.setattr(Contexts, "guide", lambda self, logits, w: used.append(w) or guide(self, logits, w))
+    for sampler in (Sampler(schedule), ReCAP(schedule, local=3)):
+        used.append(type(sampler).__name__)
+        assert (sampler.sample(model, CLASSES[:1], [0], ids) >= 0).all()
+    watch.undo()
+    assert used == ["Sampler", 6.0, 7.0, 8.0, "ReCAP", 6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("full", [0, 3, 8])
+def test_keys_and_values_are_kept_for_groups_with_local_steps_alone(full, monkeypatch):
+    kept = []
+    at = Kept.at
+    monkeypatch.setattr(Kept, "at", lambda self, columns: kept.append(1) or at(self, columns))
+    list(ReCAP(CosineSchedule(8), full=full).steps(generator("joint"), CLASSES, range(4)))
+    assert len(kept) == 3 * ((8 - full) // 2)
 
 
 def flops(model, sampler):
