@@ -59,10 +59,10 @@ def fits(tokenizer: ImageTokenizer, generator: ImageGenerator, path: Path) -> No
         )
 
 
-def fingerprint(tokenizer: ImageTokenizer) -> str:
-    """What tells a tokenizer from all others: a digest of its weights."""
+def fingerprint(module: nn.Module) -> str:
+    """What tells a tokenizer, or a generator, from all others: a digest of its weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(tokenizer.state_dict().items()):
+    for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

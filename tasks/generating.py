@@ -131,23 +131,27 @@ def _check_names(*paths: Path | None) -> None:
 def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> Sampler:
     """The model's sampler, with another schedule, number of steps, guidance or temperature if they are given."""
     wanted = {name: value for name, value in changes.items() if value is not None}
-    spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler", "init_args": {}}
     if not wanted and schedule is None:
         return model.parts.get("sampler") or Sampler()
-    given = dict(spec.get("init_args") or {})
-    chosen = dict(given.get("schedule") or {"class_path": SCHEDULES["cosine"]})
-    if schedule is not None:
-        chosen = _schedule(schedule)
+    own = ((model.specs.get("sampler") or {}).get("init_args") or {}).get("schedule")
+    chosen = dict(own or {"class_path": SCHEDULES["cosine"]}) if schedule is None else _schedule(schedule)
     chosen["init_args"] = {**(chosen.get("init_args") or {}), **wanted}
     try:
-        return build({**spec, "init_args": {**given, "schedule": chosen}}, trusted=True)
+        return with_schedule(model, chosen)
     except UserError as error:
-        if "does not fit" not in str(error):
+        if "does not fit" not in str(error) or not wanted:
             raise
         name = chosen["class_path"].rpartition(".")[2]
         raise UserError(
             f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."
         ) from error
+
+
+def with_schedule(model: Model, schedule: Spec) -> Sampler:
+    """The model's sampler with another schedule, which may come from anywhere: only classes of mmmask are built."""
+    spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler"}
+    given = {**(spec.get("init_args") or {}), "schedule": build(schedule)}
+    return build({**spec, "init_args": given}, trusted=True)
 
 
 def _schedule(name: str) -> Spec:
@@ -159,8 +163,9 @@ def _schedule(name: str) -> Spec:
         raise UserError(f"there is no schedule '{name}': give {', '.join(SCHEDULES)} or a .yaml of mmmask search.")
     check_readable(path)
     spec = yaml.safe_load(path.read_text())
-    if not isinstance(spec, dict) or not str(spec.get("class_path", "")).endswith("Schedule"):
-        raise UserError(f"{path} describes no schedule: it must have a class_path, as mmmask search writes it.")
+    whole = isinstance(spec, dict) and isinstance(spec.get("init_args") or {}, dict)
+    if not whole or not str(spec.get("class_path", "")).startswith("mmmask.synthesis."):
+        raise UserError(f"{path} describes no schedule of mmmask.synthesis with init_args, as mmmask search writes it.")
     return spec
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.files import only_writer, written_whole
-from mmmask.metrics import ImageScores
+from mmmask.metrics import Extractor, ImageScores
+from mmmask.pretrained.model_files import Spec
 from mmmask.synthesis import Sampler
-from mmmask.synthesis.search import FiniteDifferences, Optimiser, Vector, beginning, parted, schedule
+from mmmask.synthesis.search import FiniteDifferences, Optimiser, Vector, beginning, parted
 from tasks.evaluating import extractor_of
 from tasks.finished import fingerprint, model_of
-from tasks.generating import chosen_device
+from tasks.generating import chosen_device, with_schedule
 from tasks.short_trainings import ShortTrainings
 from tasks.trails import Trail, plot
 
@@ -32,8 +36,8 @@ class Metric(ABC):
     """What images are worth."""
 
     @abstractmethod
-    def __call__(self, images: Tensor, classes: Tensor) -> float:
-        """Of images `(N, C, H, W)` in 0..1 of classes `(N,)`; less is better."""
+    def __call__(self, drawn: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Of batches of images `(B, C, H, W)` in 0..1 and their classes `(B,)`; less is better."""
 
 
 class FrechetDistance(Metric):
@@ -49,43 +53,64 @@ class FrechetDistance(Metric):
         for path in (statistics, judge, inception):
             if path is not None and not path.exists():
                 raise UserError(f"{path} does not exist: the search cannot tell what images are worth.")
+        if (judge is None) == (inception is None):
+            raise UserError("FrechetDistance: give either judge, a classifier of mmmask, or inception, FID's weights.")
         self.statistics, self.judge, self.inception = statistics, judge, inception
-        self.extractor: Any = None
 
-    def __call__(self, images: Tensor, classes: Tensor) -> float:
-        self.extractor = self.extractor or extractor_of(self.judge, self.inception).to(images.device)
-        scores = ImageScores(self.extractor)
+    def __call__(self, drawn: Iterable[tuple[Tensor, Tensor]]) -> float:
+        scores = ImageScores(self._extractor)
         scores.add_statistics(self.statistics)
-        for some in images.split(500):
-            scores.add_generated(some)
+        for images, _ in drawn:
+            scores.extractor.to(images.device)
+            scores.add_generated(images)
         return scores.compute()["frechet_distance"]
 
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return extractor_of(self.judge, self.inception)
 
+
+@dataclass(frozen=True)
 class Judging:
-    """The worth of a strategy: that of images drawn with it, of the same classes and seeds each time."""
+    """How a strategy is judged: by images drawn with it, of the same classes and seeds each time."""
 
-    def __init__(self, model: Path, metric: Metric, images: int, seed: int, batch_size: int, device: str) -> None:
-        self.metric, self.device = metric, chosen_device(device)
-        content = model_of(model)
-        self.generator = content.part("generator", model).to(self.device)
-        self.tokenizer = content.part("tokenizer", model).to(self.device)
+    metric: Metric
+    images: int = 1000
+    seed: int = 0
+    batch_size: int = 250
+    device: str = "auto"
+
+    def of(self, model: Path) -> Judge:
+        """The judge of this model's images."""
+        return Judge(self, model)
+
+
+class Judge:
+    """Says what a strategy is worth with one model."""
+
+    def __init__(self, ways: Judging, path: Path) -> None:
+        self.ways, self.device, self.model = ways, chosen_device(ways.device), model_of(path)
+        self.generator = self.model.part("generator", path).to(self.device)
+        self.tokenizer = self.model.part("tokenizer", path).to(self.device)
         if self.generator.classes is None:
-            raise UserError(f"{model} follows texts: a strategy is searched with a model that follows classes.")
-        self.classes = (torch.arange(images) % self.generator.classes).to(self.device)
-        self.seeds, self.batch_size = torch.arange(seed, seed + images), batch_size
+            raise UserError(f"{path} follows texts: a strategy is searched with a model that follows classes.")
+
+    def __call__(self, strategy: Vector) -> float:
+        return float(self.ways.metric(self._drawn(with_schedule(self.model, spec_of(strategy)))))
 
     @torch.no_grad()
-    def __call__(self, strategy: Vector) -> float:
-        sampler, drawn = Sampler(schedule(strategy)), []
-        for classes, seeds in zip(self.classes.split(self.batch_size), self.seeds.split(self.batch_size), strict=True):
-            ids = sampler.sample(self.generator, classes, seeds)
-            drawn.append(self.tokenizer.decode(ids.unflatten(1, (self.tokenizer.grid, -1))).float())
-        return float(self.metric(torch.cat(drawn), self.classes))
+    def _drawn(self, sampler: Sampler) -> Iterator[tuple[Tensor, Tensor]]:
+        classes = (torch.arange(self.ways.images) % self.generator.classes).to(self.device)
+        seeds = torch.arange(self.ways.seed, self.ways.seed + self.ways.images)
+        size = self.ways.batch_size
+        for some, own in zip(classes.split(size), seeds.split(size), strict=True):
+            ids = sampler.sample(self.generator, some, own)
+            yield self.tokenizer.decode(ids.unflatten(1, (self.tokenizer.grid, -1))).float(), some
 
 
 def search(
-    model: Path,
     metric: Metric,
+    model: Path | None = None,
     out: Path = Path("runs/search"),
     steps: int = 4,
     optimiser: Optimiser | None = None,
@@ -102,9 +127,8 @@ def search(
     Run again with the same settings, it goes on where it was stopped.
 
     Args:
-        model: run folder of an image synthesis, or a model that was exported or imported. With trainings: where the
-            first strategy comes from.
         metric: what images are worth, e.g. class_path: FrechetDistance.
+        model: run folder of an image synthesis, or a model that was exported or imported; not with trainings.
         out: folder for best.yaml (for `mmmask generate --schedule`), trail.jsonl, trail.png.
         steps: decoding steps.
         optimiser: FiniteDifferences (AutoNAT's own, the default) or CMAES.
@@ -116,95 +140,101 @@ def search(
         device: cpu, cuda, ...; auto takes a GPU if there is one.
         trainings: also search the law of masks in training, in turn with the strategy.
     """
-    if min(images, evaluations, workers, batch_size) < 1:
-        raise UserError("search: images, evaluations, workers and batch_size must be 1 or more.")
-    optimiser, start = optimiser or FiniteDifferences(), beginning(steps)
-    ways: dict[str, Any] = {"metric": metric, "images": images, "seed": seed, "batch_size": batch_size}
-    ways["device"] = device
-    if trainings is None:
-        search_strategy(model, start, out, optimiser, evaluations, workers, **ways)
-        return
-    for number in range(1, trainings.rounds + 1):
-        here = out / f"round-{number}"
-        law, model = trainings.best(here, lambda run: Judging(run, **ways)(start))  # noqa: B023
-        print(f"round {number}: masks by Beta{law}")
-        start = search_strategy(model, start, here, optimiser, evaluations, workers, **ways)
+    if min(images, evaluations, workers, batch_size) < 1 or seed < 0:
+        raise UserError("search: images, evaluations, workers and batch_size must be 1 or more, seed 0 or more.")
+    if (model is None) == (trainings is None):
+        raise UserError("search: give either a model, or trainings that make some.")
+    ways, start = Judging(metric, images, seed, batch_size, device), beginning(steps)
+    chosen_device(device)
+    optimiser = optimiser or FiniteDifferences()
+    with only_writer(out):
+        if model is not None:
+            search_strategy(model, start, out, optimiser, ways, evaluations, workers)
+            return
+        assert trainings is not None
+        runs = {law: trainings.run(law, out / "laws") for law in trainings.laws}
+        for number in range(1, trainings.rounds + 1):
+            worth = {law: ways.of(run)(start) for law, run in runs.items()}
+            law = min(worth, key=lambda law: worth[law])
+            print(f"round {number}: " + ", ".join(f"masks by Beta{law} {value:.4g}" for law, value in worth.items()))
+            here = out / f"round-{number}"
+            start = search_strategy(runs[law], start, here, optimiser, ways, evaluations, workers)
+        shutil.copy(here / "best.yaml", out / "best.yaml")
+        print(f"{out / 'best.yaml'}: for masks by Beta{law}")
 
 
 def search_strategy(
-    model: Path,
-    start: Vector,
-    out: Path,
-    optimiser: Optimiser,
-    evaluations: int,
-    workers: int,
-    metric: Metric,
-    images: int,
-    seed: int,
-    batch_size: int,
-    device: str,
+    model: Path, start: Vector, out: Path, optimiser: Optimiser, ways: Judging, evaluations: int, workers: int
 ) -> Vector:
-    """Search from `start` on; returns the best strategy. See `search`."""
-    settings = {
-        "model": fingerprint(model_of(model).part("generator", model)),
-        "metric": _described(metric),
+    """Search from `start` on; returns the best strategy, which `out` gets too."""
+    content = model_of(model)
+    settings: dict[str, Any] = {
+        "model": fingerprint(content.part("generator", model)) + fingerprint(content.part("tokenizer", model)),
         "number of steps": (len(start) + 2) // 4,
-        "start": start.tolist(),
+        "sampler": {**with_schedule(content, spec_of(start)).settings(), "steps": start.tolist()},
+        "metric": _described(ways.metric),
         "optimiser": _described(optimiser),
-        "number of images": images,
-        "seed": seed,
+        "number of images": ways.images,
+        "seed": ways.seed,
     }
-    wanted = {"model": model, "metric": metric, "images": images, "seed": seed, "batch_size": batch_size}
-    wanted["device"] = device
-    optimiser.start(start, seed)
-    with only_writer(out), judges(workers, wanted) as judge_all:
-        trail = Trail(out / "trail.jsonl", settings)
-        while trail.passed < evaluations:
-            asked = optimiser.ask()
+    out.mkdir(parents=True, exist_ok=True)
+    trail = Trail(out / "trail.jsonl", settings)
+    optimiser.start(start, ways.seed)
+    with judges(workers, ways, model) as judge_all:
+        asked, tell = [start], False
+        while trail.passed < evaluations or not tell:
             values = trail.recall(asked)
             for strategy, value in zip(asked[len(values) :], judge_all(asked[len(values) :]), strict=True):
                 trail.add(strategy, value)
                 values.append(value)
-            optimiser.tell(values)
+            if tell:
+                optimiser.tell(values)
             best, worth = trail.best
-            _write_best(out / "best.yaml", best, worth, settings)
-            print(f"{trail.passed:>5} of {evaluations} strategies  this round {min(values):.4g}  best {worth:.4g}")
-        plot(trail, out / "trail.png")
-    print(f"{out / 'best.yaml'}: {worth:.4g}, from {trail.values[0]:.4g} at the start")
+            _write_best(out / "best.yaml", best, f"{worth:.6g} by {settings['metric']['class']}")
+            told = f"these {min(values):.4g}  best {worth:.4g}"
+            print(f"{trail.passed:>5} of {evaluations} strategies  {told}", flush=True)
+            asked, tell = optimiser.ask(), True
+    plot(trail, out / "trail.png")
+    fresh = replace(ways, seed=ways.seed + 1_000_000).of(model)  # the best of many is partly the best by luck
+    print(f"{out / 'best.yaml'}: with other seeds {fresh(best):.4g}, the start {fresh(start):.4g}")
     return best
 
 
-_judging: Judging | None = None  # of a worker process
+def spec_of(strategy: Vector) -> Spec:
+    """The strategy as the part of a configuration that says how to decode."""
+    return {"class_path": "mmmask.synthesis.AutoNATSchedule", "init_args": parted(strategy)}
+
+
+_judge: Judge | None = None  # of a worker process
 
 
 @contextmanager
-def judges(workers: int, wanted: dict[str, Any]) -> Iterator[Callable[[Sequence[Vector]], Iterator[float]]]:
+def judges(workers: int, ways: Judging, model: Path) -> Iterator[Callable[[Sequence[Vector]], Iterator[float]]]:
     """A function that judges strategies, in order, by so many processes; by this one if it is one."""
     if workers == 1:
-        judging = Judging(**wanted)
-        yield lambda strategies: map(judging, strategies)
+        judge = ways.of(model)
+        yield lambda strategies: map(judge, strategies)
         return
     context = multiprocessing.get_context("spawn")
     number = context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, _prepare, (number, workers, wanted)) as pool:
-        yield lambda strategies: pool.map(_judge, strategies)
+    with ProcessPoolExecutor(workers, context, _prepare, (number, workers, ways, model)) as pool:
+        yield lambda strategies: pool.map(_worth, strategies)
 
 
-def _prepare(number: Any, workers: int, wanted: dict[str, Any]) -> None:
+def _prepare(number: Any, workers: int, ways: Judging, model: Path) -> None:
     """In a worker: its share of the cores, its GPU, its own model."""
-    global _judging
+    global _judge
     with number.get_lock():
         mine, number.value = number.value, number.value + 1
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    device = wanted["device"]
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{mine % torch.cuda.device_count()}"
-    _judging = Judging(**{**wanted, "device": device})
+    if ways.device in ("auto", "cuda") and torch.cuda.is_available():
+        ways = replace(ways, device=f"cuda:{mine % torch.cuda.device_count()}")
+    _judge = ways.of(model)
 
 
-def _judge(strategy: Vector) -> float:
-    assert _judging is not None
-    return _judging(strategy)
+def _worth(strategy: Vector) -> float:
+    assert _judge is not None
+    return _judge(strategy)
 
 
 def _described(thing: Any) -> dict[str, Any]:
@@ -213,10 +243,7 @@ def _described(thing: Any) -> dict[str, Any]:
     return {"class": type(thing).__name__, **json.loads(json.dumps(plain, default=str))}
 
 
-def _write_best(path: Path, strategy: Vector, worth: float, settings: dict[str, Any]) -> None:
-    """The strategy as the part of a configuration that says how to sample."""
-    spec = {"class_path": "mmmask.synthesis.AutoNATSchedule", "init_args": parted(strategy)}
-    by = f"{settings['metric']['class']} of {settings['number of images']} images"
-    found = f"# Found by mmmask search: {worth:.6g} by {by}.\n"
+def _write_best(path: Path, strategy: Vector, found: str) -> None:
+    text = f"# Found by mmmask search: {found}.\n{yaml.safe_dump(spec_of(strategy), sort_keys=False)}"
     with written_whole(path) as stream:
-        stream.write((found + yaml.safe_dump(spec, sort_keys=False)).encode())
+        stream.write(text.encode())

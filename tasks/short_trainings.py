@@ -1,20 +1,22 @@
-"""Which share of tokens to mask in training, by short trainings (the other half of AutoNAT's search)."""
+"""Short trainings with different laws of masks (the other half of AutoNAT's search)."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmmask import shipped
 from mmmask.errors import UserError
 
 Law = tuple[float, float]  # of Beta(a, b)
+DONE = "done.json"
 
 
 class ShortTrainings:
-    """Trains with each law and takes the one whose images are best.
+    """One training with each law.
 
     Args:
         config: configuration of the training, whose masks have a Beta as their ratio.
@@ -26,42 +28,35 @@ class ShortTrainings:
     def __init__(self, config: Path, laws: Sequence[Law], options: Sequence[str] = (), rounds: int = 2) -> None:
         if not laws or rounds < 1:
             raise UserError("ShortTrainings: give one law at least, and 1 round or more.")
-        self.config, self.laws = config, [(float(a), float(b)) for a, b in laws]
+        self.config = config if config.is_file() else shipped.find(config.as_posix())
+        self.laws = [(float(a), float(b)) for a, b in laws]
         self.options, self.rounds = list(options), rounds
 
-    def best(self, folder: Path, worth: Callable[[Path], float]) -> tuple[Law, Path]:
-        """The best law and the run that was trained with it; what was judged before is not trained again."""
-        note = folder / "laws.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        known = {tuple(json.loads(line)["law"]): json.loads(line)["value"] for line in _lines(note)}
-        for law in self.laws:
-            run = folder / _name(law)
-            if law not in known:
-                self._train(law, run)
-                known[law] = worth(run)
-                with open(note, "a") as stream:
-                    stream.write(json.dumps({"law": law, "value": known[law]}) + "\n")
-            print(f"masks by Beta{law}: {known[law]:.4g}")
-        best = min(self.laws, key=lambda law: known[law])
-        return best, folder / _name(best)
+    def run(self, law: Law, folder: Path) -> Path:
+        """The run with this law; it is trained if it is not there yet, and goes on if it was stopped."""
+        run = folder / f"beta-{law[0]:g}-{law[1]:g}"
+        made_with = {"config": self.config.read_text(), "options": self.options}
+        note = run / DONE
+        if note.exists():
+            if json.loads(note.read_text()) != made_with:
+                raise UserError(f"{run} was trained with another configuration or options: choose a new folder.")
+            return run
+        run.mkdir(parents=True, exist_ok=True)
+        last = list(run.glob("run-*/checkpoints/last.ckpt"))
+        print(f"training with masks by Beta{law}: {run / 'log'}", flush=True)
+        self._train(["resume", str(last[0].parent.parent)] if last else self._fit(law, run), run / "log")
+        note.write_text(json.dumps(made_with))
+        return run
 
-    def _train(self, law: Law, run: Path) -> None:
+    def _fit(self, law: Law, run: Path) -> list[str]:
         ratio = "--model.init_args.masks.init_args.ratio.init_args"
-        command = [sys.executable, "-m", "mmmask.cli", "fit", "--config", str(self.config)]
-        command += [f"{ratio}.a={law[0]}", f"{ratio}.b={law[1]}", "--trainer.default_root_dir", str(run)]
-        log = run.with_suffix(".log")
-        with open(log, "w") as stream:
-            code = subprocess.run([*command, *self.options], stdout=stream, stderr=subprocess.STDOUT).returncode
+        arguments = ["fit", "--config", str(self.config), "--trainer.default_root_dir", str(run)]
+        return [*arguments, f"{ratio}.a={law[0]}", f"{ratio}.b={law[1]}", *self.options]
+
+    def _train(self, arguments: list[str], log: Path) -> None:
+        with open(log, "a") as stream:
+            command = [sys.executable, "-m", "mmmask.cli", *arguments]
+            code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
         if code:
             last = log.read_text().strip().splitlines()[-1:]
-            raise UserError(f"the training with Beta{law} ended with code {code}; {log} says: {' '.join(last)}")
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines: a kill can cut the last."""
-    text = path.read_text() if path.exists() else ""
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def _name(law: Law) -> str:
-    return f"beta-{law[0]:g}-{law[1]:g}"
+            raise UserError(f"a short training ended with code {code}; {log} says: {' '.join(last)}")

@@ -18,13 +18,11 @@ class Trail:
     """A file with a line for the settings and one for each strategy; those of an earlier process are recalled."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path, self.passed = path, 0
+        self.path, self.settings, self.passed = path, settings, 0
         self.strategies: list[Vector] = []
         self.values: list[float] = []
         if path.exists():
             self._read(settings)
-        else:
-            path.write_text(json.dumps(settings) + "\n")
 
     @property
     def best(self) -> tuple[Vector, float]:
@@ -45,6 +43,8 @@ class Trail:
         if not np.isfinite(value):
             raise UserError(f"the metric gave {value} for a strategy: it must give a number.")
         with open(self.path, "a") as stream:
+            if not self.values:
+                stream.write(json.dumps(self.settings) + "\n")
             stream.write(json.dumps({"value": value, "strategy": list(map(float, strategy))}) + "\n")
         self.strategies.append(np.asarray(strategy))
         self.values.append(value)
@@ -60,7 +60,9 @@ class Trail:
                 f"{self.path.parent} holds a search with another {other[0]} ({before.get(other[0])}, now "
                 f"{settings[other[0]]}): choose a new folder, or the settings it was begun with."
             )
-        if whole != text:
+        if len(lines) < 2:
+            self.path.unlink()
+        elif whole != text:
             self.path.write_text(whole)
         self.strategies = [np.array(line["strategy"]) for line in lines[1:]]
         self.values = [line["value"] for line in lines[1:]]
@@ -81,7 +83,9 @@ def plot(trail: Trail, path: Path) -> None:
     )
     left.plot(values, ".", color="0.65", label="strategies")
     left.plot(np.minimum.accumulate(values), color="C0", label="best so far")
-    left.set_ylim(values.min() - 0.05 * np.ptp(values), np.quantile(values, 0.97) + 0.05 * np.ptp(values))
+    if values.min() < np.quantile(values, 0.97):
+        room = 0.05 * np.ptp(values)
+        left.set_ylim(values.min() - room, np.quantile(values, 0.97) + room)
     left.set(xlabel="strategies judged", ylabel="worth, less is better")
     left.legend(frameon=False)
     start, best = parted(trail.strategies[0]), parted(trail.best[0])

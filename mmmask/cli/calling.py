@@ -24,11 +24,16 @@ def call(functions: Any, arguments: list[str], name: str, by_place: bool = True)
     """Call a function with arguments read from its signature; those that it must have are told by place, or name."""
     import jsonargparse
 
-    from mmmask.config_errors import Parser
+    from mmmask.config_errors import Parser, sentence
 
-    result = jsonargparse.auto_cli(
-        functions, args=arguments, prog=f"mmmask {name}", parser_class=Parser, as_positional=by_place
-    )
+    try:
+        result = jsonargparse.auto_cli(
+            functions, args=arguments, prog=f"mmmask {name}", parser_class=Parser, as_positional=by_place
+        )
+    except (TypeError, ValueError) as error:
+        if "Errors:" not in str(error):
+            raise
+        raise UserError(sentence(str(error), ())) from error  # what a constructor complains of
     return result if isinstance(result, int) else 0
 
 

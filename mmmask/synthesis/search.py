@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmmask.errors import UserError
-from mmmask.synthesis.schedules import AutoNATSchedule
 
 Vector = np.ndarray  # (4 S - 2,) in float64: ratios, remasks, temperatures, guidances of an AutoNATSchedule
 LEAST = 1e-4  # of what is not a ratio
@@ -36,11 +35,6 @@ def parted(strategy: Vector) -> dict[str, list[float]]:
     ends = np.cumsum([steps - 1, steps - 1, steps])
     names = ("ratios", "remasks", "temperatures", "guidances")
     return {name: part.tolist() for name, part in zip(names, np.split(strategy, ends), strict=True)}
-
-
-def schedule(strategy: Vector) -> AutoNATSchedule:
-    """What a sampler decodes with."""
-    return AutoNATSchedule(**parted(strategy))
 
 
 def is_ratio(strategy: Vector) -> np.ndarray:
@@ -90,6 +84,8 @@ class FiniteDifferences(Optimiser):
         momentum: float = 0.5,
         clip: float | None = None,
     ) -> None:
+        if change <= 0 or other_change <= 0:
+            raise UserError("FiniteDifferences: what numbers are changed by must be above 0.")
         self.lr, self.other_lr, self.change, self.other_change = lr, other_lr, change, other_change
         self.momentum, self.clip = momentum, clip
 
@@ -127,6 +123,8 @@ class CMAES(Optimiser):
     """
 
     def __init__(self, spread: float = 0.4, ratio_spread: float = 0.08, population: int | None = None) -> None:
+        if min(spread, ratio_spread) <= 0 or (population is not None and population < 2):
+            raise UserError("CMAES: spreads must be above 0, a population 2 or more.")
         self.spread, self.ratio_spread, self.population = spread, ratio_spread, population
 
     def start(self, strategy: Vector, seed: int) -> None:
@@ -136,10 +134,11 @@ class CMAES(Optimiser):
             raise UserError("CMAES needs the package cma: pip install 'mmmask[search]'.") from error
         ratio = is_ratio(strategy)
         options = {
-            "seed": seed + 1,  # it takes 0 for any
+            "seed": np.nan,  # leave numpy's own generator alone
             "CMA_stds": np.where(ratio, self.ratio_spread, self.spread).tolist(),
             "bounds": [np.where(ratio, 0, LEAST).tolist(), np.where(ratio, MOST_MASKED, np.inf).tolist()],
             "popsize": self.population or 4 + math.floor(3 * math.log(len(strategy))),
+            "randn": np.random.RandomState(seed).randn,  # no generator that others use too
             "verbose": -9,
         }
         self.evolution = cma.CMAEvolutionStrategy(allowed(strategy).tolist(), 1.0, options)
