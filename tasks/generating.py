@@ -18,6 +18,7 @@ from torchvision.transforms.functional import to_pil_image
 from mmmask.config_errors import check_readable
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build
+from mmmask.report import Trace
 from mmmask.synthesis import Sampler
 from mmmask.tokens import BLANK
 from tasks.finished import model_of
@@ -46,6 +47,7 @@ def generate(
     out: Path = Path("grid.png"),
     strip: Path | None = None,
     gif: Path | None = None,
+    trace: Path | None = None,
     image: Path | None = None,
     mask: Path | None = None,
     batch_size: int = 64,
@@ -69,6 +71,7 @@ def generate(
         out: picture to write, a row for each class or text.
         strip: picture of the decoding steps, a row for each class or text.
         gif: the same as a film.
+        trace: picture of what each step did and cost: tokens revealed, confidence, settings, FLOPs (first batch).
         image: picture to fill in or to extend; needs mask.
         mask: picture whose white parts are to be drawn anew; the tokens of the rest are kept.
         batch_size: images drawn at once.
@@ -78,7 +81,7 @@ def generate(
     """
     if n < 1 or batch_size < 1:
         raise UserError(f"generate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
-    _check_names(out, strip, gif)
+    _check_names(out, strip, trace, gif)
     model = model_of(checkpoint)
     where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
@@ -87,17 +90,25 @@ def generate(
     given = _given(model, classes, text, vectors).to(where)
     rows = given.repeat_interleave(n, 0)
     kept = _kept(tokenizer, image, mask)
-    films = []
+    films: list[Tensor] = []
+    watched = Trace()
     batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
     for some, seeds in track(
         batches, "drawing", console=Console(stderr=True), transient=True, disable=len(batches) < 2
     ):
         start = None if kept is None else kept.to(where).expand(len(some), -1)
-        states = [decoded.ids for decoded in sampler.steps(generator, some, seeds, start)]
+        decoding = sampler.steps(generator, some, seeds, start)
+        if trace and not films:
+            before = start if start is not None else some.new_full((len(some), generator.modality.length), BLANK).long()
+            decoding = watched.of(decoding, before)
+        states = [decoded.ids for decoded in decoding]
         films.append(torch.stack(states if strip or gif else states[-1:], 1).cpu())  # (B, steps or 1, L)
     ids = torch.cat(films)
     images = _images(tokenizer, ids[:, -1], batch_size)
     _save(grid(images, n), out)
+    if trace:
+        watched.draw(trace)
+        print(trace)
     if strip or gif:
         frames = _unfinished(images[::n], ids[::n], tokenizer.grid)  # the first of each row
         if strip:

@@ -23,13 +23,14 @@ from mmmask.errors import UserError
 from mmmask.files import only_writer, written_whole
 from mmmask.metrics import Extractor, ImageScores
 from mmmask.pretrained.model_files import Spec
+from mmmask.report import draw_trail
 from mmmask.synthesis import Sampler
 from mmmask.synthesis.search import FiniteDifferences, Optimiser, Vector, beginning, parted
 from tasks.evaluating import extractor_of
 from tasks.finished import fingerprint, model_of
 from tasks.generating import chosen_device, with_schedule
 from tasks.short_trainings import ShortTrainings
-from tasks.trails import Trail, plot
+from tasks.trails import Trail
 
 
 class Metric(ABC):
@@ -194,7 +195,7 @@ def search_strategy(
             told = f"these {min(values):.4g}  best {worth:.4g}"
             print(f"{trail.passed:>5} of {evaluations} strategies  {told}", flush=True)
             asked, tell = optimiser.ask(), True
-    plot(trail, out / "trail.png")
+    draw_trail(trail.strategies, trail.values, out / "trail.png")
     fresh = replace(ways, seed=ways.seed + 1_000_000).of(model)  # the best of many is partly the best by luck
     print(f"{out / 'best.yaml'}: with other seeds {fresh(best):.4g}, the start {fresh(start):.4g}")
     return best

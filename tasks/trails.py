@@ -66,36 +66,3 @@ class Trail:
             self.path.write_text(whole)
         self.strategies = [np.array(line["strategy"]) for line in lines[1:]]
         self.values = [line["value"] for line in lines[1:]]
-
-
-def plot(trail: Trail, path: Path) -> None:
-    """What each strategy was worth, the best so far, and the best one's four lists beside those of the start."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    from mmmask.synthesis.search import parted
-
-    values = np.array(trail.values)
-    figure, (left, *others) = pyplot.subplots(
-        1, 5, figsize=(17, 3.4), layout="constrained", width_ratios=[2, 1, 1, 1, 1]
-    )
-    left.plot(values, ".", color="0.65", label="strategies")
-    left.plot(np.minimum.accumulate(values), color="C0", label="best so far")
-    if values.min() < np.quantile(values, 0.97):
-        room = 0.05 * np.ptp(values)
-        left.set_ylim(values.min() - room, np.quantile(values, 0.97) + room)
-    left.set(xlabel="strategies judged", ylabel="worth, less is better")
-    left.legend(frameon=False)
-    start, best = parted(trail.strategies[0]), parted(trail.best[0])
-    for axis, name in zip(others, start, strict=True):
-        numbers = np.arange(1, len(start[name]) + 1)
-        axis.plot(numbers, start[name], "o-", color="0.65", label="start")
-        axis.plot(numbers, best[name], "o-", color="C0", label="best")
-        axis.set(title=name, xlabel="step", xticks=numbers)
-    others[0].legend(frameon=False)
-    for axis in (left, *others):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)

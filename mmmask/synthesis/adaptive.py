@@ -90,12 +90,13 @@ class AdaptiveSampler(Sampler):
             words, chances = self.draw(logits, temperature, number, split.asked, noise)
             remask = decision.remask[:, None]
             scores = self.order(chances, split.asked, ids.shape[1], number, remask, noise)
-            last = number == steps - 1
+            places, last = split.asked, number == steps - 1
             then = torch.zeros_like(rest.left) if last else self._masked(decision, ids.shape[1]).minimum(rest.left)
             ids = rest.reveal(ids, words, scores, then)
             memory = memory if self.reuse else None
             split = rest.split(None if self.reuse else ids)
-            yield Decoded(ids, 2 * (number + 1) * len(given)), Looked(features, actions, decision)
+            evaluations = contexts.branches * (number + 1) * len(given)
+            yield Decoded(ids, evaluations, 0, decision, places, chances), Looked(features, actions, decision)
 
     def _masked(self, decision: Decision, length: int) -> Tensor:
         """How many tokens of each sample `(B,)` stay masked, on the host."""

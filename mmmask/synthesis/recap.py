@@ -84,8 +84,11 @@ class ReCAP(Sampler):
             for step, size in zip(group, sizes, strict=True):
                 if size and passes is not None:
                     few += contexts.branches * len(given) * passes.look_again(self.schedule.steps[step])
-                    ids = self._reveal(passes, step, size, noise)
-                yield Decoded(ids, evaluations, few)
+                    places, chances = self._reveal(passes, step, size, noise)
+                    ids = passes.ids
+                    yield Decoded(ids, evaluations, few, self.schedule.steps[step], places, chances)
+                else:
+                    yield Decoded(ids, evaluations, few)
 
     def _choose(self, passes: _Group, number: int, revealing: list[int], noise: Noise) -> None:
         """The full step: which tokens the steps of a group that reveal some are to reveal, in which order."""
@@ -95,10 +98,13 @@ class ReCAP(Sampler):
         scores = self.order(chances, asked, passes.length, number, steps[revealing[-1]].remask, noise)
         passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size])
 
-    def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> Tensor:
+    def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Fill in the next of the group; where, and the log-probabilities of the words."""
         places = passes.places[:, passes.done :][:, :size]
-        words, _ = self.draw(passes.logits[:, :size], self.schedule.steps[step].temperature, step, places, noise)
-        return passes.reveal(words)
+        temperature = self.schedule.steps[step].temperature
+        words, chances = self.draw(passes.logits[:, :size], temperature, step, places, noise)
+        passes.reveal(words)
+        return places, chances
 
 
 class _Group:
@@ -156,13 +162,12 @@ class _Group:
         self.logits = self.contexts.guide(logits, step.guidance)
         return True
 
-    def reveal(self, words: Tensor) -> Tensor:
-        """The next of the group are these words; returns all ids."""
+    def reveal(self, words: Tensor) -> None:
+        """The next of the group are these words."""
         now = self.places[:, self.done :][:, : words.shape[1]]
         self.ids = self.ids.scatter(1, now, words)
         self.done += words.shape[1]
         self.unheard = torch.cat([self.unheard, now], 1)
-        return self.ids
 
     def heard(self) -> Memory:
         """The memory, with what has been revealed since it was asked for last."""

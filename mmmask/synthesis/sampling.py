@@ -13,6 +13,7 @@ from mmmask.errors import UserError
 from mmmask.synthesis.generator import Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order
+from mmmask.synthesis.policy import Decision
 from mmmask.synthesis.schedules import CosineSchedule, Schedule, Step
 from mmmask.tokens import BLANK, Memory, Split, TokenSet
 
@@ -23,6 +24,9 @@ class Decoded(NamedTuple):
     ids: Tensor
     evaluations: int  # of samples: 2 for each with guidance, else 1
     few: int = 0  # further passes, of a few tokens alone
+    step: Step | Decision | None = None  # how it was done; None: nothing was
+    places: Tensor | None = None  # (B, n): for which words were drawn in this step
+    chances: Tensor | None = None  # (B, n): their log-probabilities
 
 
 class Sampler:
@@ -95,10 +99,11 @@ class Sampler:
             evaluations += branches * len(given)
             words, chances = self.draw(logits, step.temperature, number, split.asked, noise)
             scores = self.order(chances, split.asked, ids.shape[1], number, step.remask, noise)
+            places = split.asked
             ids = rest.reveal(ids, words, scores, counts[number + 1])
             memory = memory if self.reuse else None
             split = rest.split(None if self.reuse else ids)
-            yield Decoded(ids, evaluations)
+            yield Decoded(ids, evaluations, 0, step, places, chances)
 
     def draw(
         self, logits: Tensor, temperature: float | Tensor, step: int, places: Tensor, noise: Noise

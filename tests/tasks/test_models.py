@@ -52,11 +52,13 @@ def pixels(path):
 
 def test_an_imported_model_draws_a_grid_a_strip_and_a_film(imported, tmp_path, capsys):
     options = ["--class", 3, 7, "--n", 2, "--steps", 3, "--strip", tmp_path / "s.png", "--gif", tmp_path / "s.gif"]
+    options += ["--trace", tmp_path / "t.png"]
     assert generate(imported, tmp_path / "g.png", *options) == 0
     grid, strip = pixels(tmp_path / "g.png"), pixels(tmp_path / "s.png")
     assert grid.shape[0] == grid.shape[1]  # 2 classes x 2 images
     assert strip.shape[1] / strip.shape[0] == pytest.approx(3 / 2, rel=0.01)  # 3 steps x 2 classes
     assert Image.open(tmp_path / "s.gif").n_frames == 3
+    assert Image.open(tmp_path / "t.png").width > 1500
     side = grid.shape[0] // 2
     last = strip[:side, -side:]
     assert np.abs(last.astype(int) - grid[:side, :side]).mean() < 12  # the last step is the image

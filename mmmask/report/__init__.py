@@ -1,0 +1,6 @@
+"""Figures that people look at."""
+
+from mmmask.report.search_trail import draw_trail
+from mmmask.report.trace import Trace
+
+__all__ = ["Trace", "draw_trail"]
