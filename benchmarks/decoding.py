@@ -1,7 +1,7 @@
 """Decoding that reuses and is searched, on Fashion-MNIST, with models that `benchmarks/synthesis.py` trained.
 
     python benchmarks/synthesis.py --seeds 1 2 3           # trains what is not there yet
-    python benchmarks/decoding.py --seeds 1 2 3 [--families AutoNAT ENAT] [--evaluations 120]
+    python benchmarks/decoding.py --seeds 1 2 3 [--families AutoNAT ENAT] [--evaluations 80]
 
 For each seed's model: plain steps against ReCAP (one or two local steps after each full one) at equal FLOPs, and the
 cosine schedule against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance),
@@ -18,20 +18,29 @@ import torch
 from synthesis import ROOT, drawn_and_scored, judge, pictures, remembered, row
 
 from mmmask.metrics import ImageScores
-from mmmask.synthesis import CosineSchedule, ReCAP, Sampler
+from mmmask.synthesis import CosineSchedule, ReCAP, ReCAPSchedule, Sampler
 from tasks.finished import model_of
 from tasks.generating import sampler_of
 
-STEPS = 4
+STEPS = 4  # of the search
 
 
-def cosine(steps):
-    return CosineSchedule(steps, guidance=1.0)
+def cooling(steps, full=0, local=0):
+    """ReCAP's schedule, as good for plain steps: temperature falls from 1 to 0.5."""
+    return ReCAPSchedule(steps, full, local, temperature=0.5, remask=4.5, guidance=1.0)
 
 
-WAYS = {f"cosine, {steps} steps": Sampler(cosine(steps)) for steps in (3, 4, 5, 6, 8)}
-WAYS |= {f"ReCAP, {full} full and {full} local": ReCAP(cosine(2 * full)) for full in (2, 3, 4, 6)}
-WAYS |= {f"ReCAP, {full} full and {2 * full} local": ReCAP(cosine(3 * full), local=2) for full in (2, 3, 4)}
+WAYS = {
+    "cosine, 4 steps": Sampler(CosineSchedule(4, guidance=1.0)),
+    "cosine at temperature 0.7, 4 steps": Sampler(CosineSchedule(4, temperature=0.7, guidance=1.0)),
+    "cooling, 4 steps": Sampler(cooling(4)),
+    "ReCAP, 3 full and 3 local": ReCAP(cooling(6, local=1), local=1),
+    "ReCAP, 2 full and 4 local": ReCAP(cooling(6, local=2), local=2),
+    "cosine at temperature 0.7, 8 steps": Sampler(CosineSchedule(8, temperature=0.7, guidance=1.0)),
+    "cooling, 8 steps": Sampler(cooling(8)),
+    "ReCAP, 6 full and 6 local": ReCAP(cooling(12, local=1), local=1),
+    "ReCAP, 5 full and 10 local": ReCAP(cooling(15, local=2), local=2),
+}
 
 
 def searched(run, out, seed, evaluations):
@@ -72,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--families", nargs="+", default=["AutoNAT", "ENAT"])
-    parser.add_argument("--evaluations", type=int, default=120, help="strategies to judge in a search; 0: no search")
+    parser.add_argument("--evaluations", type=int, default=80, help="strategies to judge in a search; 0: no search")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_synthesis"))
     arguments = parser.parse_args()
     out = arguments.out.absolute()
