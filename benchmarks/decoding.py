@@ -20,7 +20,7 @@ from synthesis import ROOT, drawn_and_scored, judge, pictures, remembered, row
 from mmmask.metrics import ImageScores
 from mmmask.synthesis import CosineSchedule, ReCAP, ReCAPSchedule, Sampler
 from tasks.finished import model_of
-from tasks.generating import sampler_of
+from tasks.samplers import sampler_of
 
 STEPS = 4  # of the search
 

@@ -16,7 +16,8 @@ from mmmask.files import written_whole
 from mmmask.metrics import ClipScore, Extractor, ImageScores, Inception
 from mmmask.pretrained import model_files
 from tasks.finished import model_of
-from tasks.generating import Dtype, chosen_device, sampler_of, text_vectors
+from tasks.generating import Dtype, chosen_device, text_vectors
+from tasks.samplers import sampler_of
 
 
 def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
@@ -64,12 +65,19 @@ class Evaluation:
         self.scores.add_real(images.float() / 255 if images.dtype == torch.uint8 else images)
 
     def run(
-        self, n: int, seed: int, batch_size: int, out: Path | None, schedule: str | None, **changes: float | None
+        self,
+        n: int,
+        seed: int,
+        batch_size: int,
+        out: Path | None,
+        schedule: str | None,
+        local: int | None,
+        **changes: float | None,
     ) -> dict[str, Any]:
         """Draw `n` images and score them; `out` gets a line with scores and all settings."""
         if n < 1 or batch_size < 1:
             raise UserError(f"evaluate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
-        sampler = sampler_of(self.model, schedule, **changes)
+        sampler = sampler_of(self.model, schedule, local, **changes)
         for start in track(range(0, n, batch_size), "drawing", console=Console(stderr=True), transient=True):
             numbers = range(start, min(n, start + batch_size))
             texts = [self.captions[i % len(self.captions)] for i in numbers] if self.captions else None

@@ -8,27 +8,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from mmmask.config_errors import check_readable
 from mmmask.errors import UserError
-from mmmask.pretrained.model_files import Model, Spec, build
+from mmmask.pretrained.model_files import Model
 from mmmask.report import Trace
-from mmmask.synthesis import Sampler
 from mmmask.tokens import BLANK
 from tasks.finished import model_of
 from tasks.pictures import grid
+from tasks.samplers import sampler_of
 
-SCHEDULES = {
-    "cosine": "mmmask.synthesis.CosineSchedule",
-    "enat": "mmmask.synthesis.ENATSchedule",
-    "autonat": "mmmask.synthesis.AutoNATSchedule",
-}
 Dtype = Literal["float32", "bfloat16"]
 GREY = 0.5  # of patches that are not decoded yet
 
@@ -43,6 +36,7 @@ def generate(
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
+    local: int | None = None,
     seed: int = 0,
     out: Path = Path("grid.png"),
     strip: Path | None = None,
@@ -63,10 +57,11 @@ def generate(
         vectors: .npy file of text vectors (texts, tokens, channels) instead.
         n: images of each class or text.
         schedule: another one than the model was saved with: MaskGIT's cosine, enat (its own), autonat (the published
-            one), or a file that `mmmask search` wrote.
+            one), recap, or a file that `mmmask search` wrote.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class, 0 for not at all (default: as in training).
         temperature: how freely words are drawn (default: as in training).
+        local: cheap steps after each full one (ReCAP), of the steps that there are; goes well with --schedule recap.
         seed: of the first image; each further one has the next.
         out: picture to write, a row for each class or text.
         strip: picture of the decoding steps, a row for each class or text.
@@ -86,7 +81,7 @@ def generate(
     where = chosen_device(device)
     generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
     generator.to(getattr(torch, dtype))
-    sampler = sampler_of(model, schedule, steps=steps, guidance=guidance, temperature=temperature)
+    sampler = sampler_of(model, schedule, local, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
     rows = given.repeat_interleave(n, 0)
     kept = _kept(tokenizer, image, mask)
@@ -137,47 +132,6 @@ def _check_names(*paths: Path | None) -> None:
             raise UserError(f"{path}: pictures are written as .png or .jpg.")
     if film is not None and film.suffix.lower() != ".gif":
         raise UserError(f"{film}: films are written as .gif.")
-
-
-def sampler_of(model: Model, schedule: str | None, **changes: float | None) -> Sampler:
-    """The model's sampler, with another schedule, number of steps, guidance or temperature if they are given."""
-    wanted = {name: value for name, value in changes.items() if value is not None}
-    if not wanted and schedule is None:
-        return model.parts.get("sampler") or Sampler()
-    own = ((model.specs.get("sampler") or {}).get("init_args") or {}).get("schedule")
-    chosen = dict(own or {"class_path": SCHEDULES["cosine"]}) if schedule is None else _schedule(schedule)
-    chosen["init_args"] = {**(chosen.get("init_args") or {}), **wanted}
-    try:
-        return with_schedule(model, chosen)
-    except UserError as error:
-        if "does not fit" not in str(error) or not wanted:
-            raise
-        name = chosen["class_path"].rpartition(".")[2]
-        raise UserError(
-            f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."
-        ) from error
-
-
-def with_schedule(model: Model, schedule: Spec) -> Sampler:
-    """The model's sampler with another schedule, which may come from anywhere: only classes of mmmask are built."""
-    spec: Spec = model.specs.get("sampler") or {"class_path": "mmmask.synthesis.Sampler"}
-    given = {**(spec.get("init_args") or {}), "schedule": build(schedule)}
-    return build({**spec, "init_args": given}, trusted=True)
-
-
-def _schedule(name: str) -> Spec:
-    """One of those that have a name, or what a file says."""
-    if name in SCHEDULES:
-        return {"class_path": SCHEDULES[name]}
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"there is no schedule '{name}': give {', '.join(SCHEDULES)} or a .yaml of mmmask search.")
-    check_readable(path)
-    spec = yaml.safe_load(path.read_text())
-    whole = isinstance(spec, dict) and isinstance(spec.get("init_args") or {}, dict)
-    if not whole or not str(spec.get("class_path", "")).startswith("mmmask.synthesis."):
-        raise UserError(f"{path} describes no schedule of mmmask.synthesis with init_args, as mmmask search writes it.")
-    return spec
 
 
 def _given(model: Model, classes: Sequence[str] | None, text: Sequence[str] | None, vectors: Path | None) -> Tensor:

@@ -28,7 +28,8 @@ from mmmask.synthesis import Sampler
 from mmmask.synthesis.search import FiniteDifferences, Optimiser, Vector, beginning, parted
 from tasks.evaluating import extractor_of
 from tasks.finished import fingerprint, model_of
-from tasks.generating import chosen_device, with_schedule
+from tasks.generating import chosen_device
+from tasks.samplers import with_schedule
 from tasks.short_trainings import ShortTrainings
 from tasks.trails import Trail
 

@@ -81,6 +81,7 @@ def evaluate(
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
+    local: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     device: str = "auto",
@@ -101,10 +102,11 @@ def evaluate(
         captions: file with a text in each line, for a model that follows texts.
         clip: folder of a CLIP that says how well images fit their captions.
         n: images to draw: classes, or captions, in turn.
-        schedule: another one than the model was saved with: cosine, enat, autonat, or a file of `mmmask search`.
+        schedule: another one than the model was saved with: cosine, enat, autonat, recap, or a file of `mmmask search`.
         steps: decoding steps (default: as in training).
         guidance: how far to lean towards the class (default: as in training).
         temperature: how freely words are drawn (default: as in training).
+        local: cheap steps after each full one (ReCAP), of the steps that there are.
         seed: of the first image; each further one has the next.
         batch_size: images drawn at once.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
@@ -127,7 +129,8 @@ def evaluate(
             evaluation.add_real(batch["image"])
     if save_statistics is not None:
         evaluation.scores.save_statistics(save_statistics)
-    row = evaluation.run(n, seed, batch_size, out, schedule, steps=steps, guidance=guidance, temperature=temperature)
+    changes = {"steps": steps, "guidance": guidance, "temperature": temperature}
+    row = evaluation.run(n, seed, batch_size, out, schedule, local, **changes)
     for name, value in row.items():
         if isinstance(value, float):
             print(f"{name:<18} {value:.4g}")

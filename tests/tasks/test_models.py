@@ -15,6 +15,7 @@ from mmmask.cli import main
 from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import ENATSchedule, Sampler
+from tasks.samplers import sampler_of
 
 TOKENIZER = {
     "class_path": "mmmask.tokenizers.ViTTokenizer",
@@ -137,6 +138,22 @@ def test_statistics_of_real_images_can_be_kept_and_stand_for_them(imported, judg
     features = read(judge).parts["judge"](batch["image"].float() / 255).features
     assert np.allclose(np.load(kept)["mu"], features.detach().mean(0), atol=1e-4)
     assert np.allclose(np.load(kept)["sigma"], np.cov(features.detach().T.numpy()), atol=1e-4)
+
+
+def test_cheap_steps_are_taken_on_request(imported, judge, tmp_path):
+    """With as many steps, a full one for each two; both verbs mean the same."""
+    recap = ["--schedule", "recap", "--steps", 6, "--guidance", 1.0]
+    assert generate(imported, tmp_path / "a.png", "--n", 2, *recap, "--local", 1) == 0
+    assert generate(imported, tmp_path / "b.png", "--n", 2, *recap) == 0
+    assert (pixels(tmp_path / "a.png") != pixels(tmp_path / "b.png")).any()
+    sampler = sampler_of(read(imported), "recap", 1, steps=6, guidance=1.0)
+    *_, last = sampler.steps(read(imported).parts["generator"], torch.tensor([0]), [0])
+    assert (last.evaluations, last.few) == (2 * 3, 2 * 3)
+    out = tmp_path / "scores.jsonl"
+    np.savez(tmp_path / "real.npz", mu=np.zeros(8), sigma=np.eye(8))
+    scores(imported, "--judge", judge, "--statistics", tmp_path / "real.npz", "--out", out, *recap[:2], "--local", 1)
+    found = json.loads(out.read_text())["sampler"]
+    assert (found["class"], found["local"], len(found["steps"])) == ("ReCAP", 1, 2)
 
 
 def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):

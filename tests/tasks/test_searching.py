@@ -11,7 +11,7 @@ from mmmask.cli import main
 from mmmask.metrics import Classifier, ImageScores
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis.search import CMAES, FiniteDifferences, allowed, beginning, parted
-from tasks.generating import sampler_of
+from tasks.samplers import sampler_of
 from tasks.searching import FrechetDistance, Judge, Judging, Metric, spec_of
 
 TOKENIZER = {
