@@ -12,7 +12,7 @@ from torch import nn
 
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
-from mmmask.synthesis import ImageGenerator
+from mmmask.synthesis import ImageGenerator, Policy
 from mmmask.tokenizers import ImageTokenizer
 from tasks.training import finding
 from tasks.training.ema import averaged
@@ -56,6 +56,16 @@ def fits(tokenizer: ImageTokenizer, generator: ImageGenerator, path: Path) -> No
         raise UserError(
             f"the tokenizer {path} makes {tokenizer.grid**2} tokens out of {tokenizer.vocab_size}, the backbone is "
             f"made for {tokens} out of {words}; set its tokens and vocab_size."
+        )
+
+
+def policy_fits(policy: Policy, generator: ImageGenerator, path: Path) -> None:
+    """Refuse a policy that looks at other features, or at another grid, than the generator makes."""
+    width, tokens = generator.backbone.decoder.dim, generator.modality.length
+    if (policy.channels, policy.tokens) != (width, tokens):
+        raise UserError(
+            f"the policy {path} is for {policy.tokens} tokens with features of {policy.channels} numbers, the "
+            f"generator has {tokens} with {width}: take the one that was trained with this generator."
         )
 
 

@@ -12,8 +12,8 @@ from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.pretrained import model_files
 from mmmask.pretrained.model_files import Model
-from mmmask.pretrained.published import read_published, write_published
-from tasks.finished import fits, model_of
+from mmmask.pretrained.published import read_policy, read_published, write_published
+from tasks.finished import fits, model_of, policy_fits
 
 FILES = (model_files.WEIGHTS, model_files.CONFIG, model_files.CARD)
 
@@ -25,6 +25,8 @@ def import_(
     heads: int | None = None,
     encoder_depth: int | None = None,
     image_size: int | None = None,
+    policy: Path | None = None,
+    policy_steps: int = 8,
 ) -> None:
     """Make a model of ours of a published checkpoint: AutoNAT, ENAT, or the MaskGIT VQGAN.
 
@@ -35,6 +37,8 @@ def import_(
         heads: attention heads, which AutoNAT's and ENAT's files do not tell.
         encoder_depth: blocks before the decoder, which ENAT's files do not tell.
         image_size: pixels of the pictures that a VQGAN is for (default 256; 512 for ENAT's larger models).
+        policy: published policy of AdaNAT to decode with.
+        policy_steps: decoding steps that it was trained for, which its file does not tell.
     """
     model = read_published(checkpoint, heads, encoder_depth, image_size)
     if tokenizer is not None:
@@ -42,6 +46,10 @@ def import_(
         other = read_published(tokenizer, image_size=image_size) if theirs else model_of(tokenizer)
         fits(other.part("tokenizer", tokenizer), model.part("generator", checkpoint), tokenizer)
         model.parts["tokenizer"], model.specs["tokenizer"] = other.parts["tokenizer"], other.specs["tokenizer"]
+    if policy is not None:
+        other = read_policy(policy, policy_steps)
+        policy_fits(other.parts["policy"], model.part("generator", checkpoint), policy)
+        model.parts["policy"], model.specs["policy"] = other.parts["policy"], other.specs["policy"]
     _write(out, model, f"Imported from `{checkpoint.name}`.")
 
 

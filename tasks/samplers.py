@@ -9,7 +9,7 @@ import yaml
 from mmmask.config_errors import check_readable
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build
-from mmmask.synthesis import Sampler
+from mmmask.synthesis import AdaptiveSampler, Policy, Sampler
 
 SCHEDULES = {
     "cosine": "mmmask.synthesis.CosineSchedule",
@@ -24,6 +24,8 @@ def sampler_of(model: Model, schedule: str | None, local: int | None = None, **c
     """The model's sampler, with another schedule, cheap steps (ReCAP), number of steps, guidance or temperature if they
     are given."""
     wanted = {name: value for name, value in changes.items() if value is not None}
+    if schedule is None and "policy" in model.parts:
+        return _adaptive(model.parts["policy"], wanted, local)
     if not wanted and schedule is None and local is None:
         return model.parts.get("sampler") or Sampler()
     chosen = _own(model) if schedule is None else _named(schedule)
@@ -52,6 +54,17 @@ def with_schedule(model: Model, schedule: Spec, local: int | None = None) -> Sam
         given = {name: value for name, value in given.items() if name != "reuse"} | {"local": local}
         spec = {"class_path": RECAP}
     return build({**spec, "init_args": given}, trusted=True)
+
+
+def _adaptive(policy: Policy, wanted: dict[str, float], local: int | None) -> Sampler:
+    """The policy decides on everything; what it was made for cannot be changed."""
+    if wanted != ({"steps": policy.steps} if wanted else {}) or local is not None:
+        given = ", ".join([*wanted, *(["local"] if local is not None else [])])
+        raise UserError(
+            f"this model decodes by a policy for {policy.steps} steps, which leaves no choice of {given}: give a "
+            "--schedule to decode without it."
+        )
+    return AdaptiveSampler(policy)
 
 
 def _own(model: Model) -> Spec:

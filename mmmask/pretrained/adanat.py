@@ -38,7 +38,7 @@ def read_head(published: Mapping[str, Tensor], prefix: str = "") -> State:
 
 
 def sizes(head: Mapping[str, Tensor]) -> dict[str, object]:
-    """Sizes of a `Policy` from the weights `read_head` gave."""
+    """Sizes of a `Policy` from the weights `read_head` gave; the side of its grid is taken to be even."""
     hidden, narrow = len(head["depthwise.weight"]), len(head["pointwise.weight"])
     shrunk = round((head["layers.0.weight"].shape[1] / narrow) ** 0.5)
     channels = head["embed.weight"].shape[1] if "embed.weight" in head else hidden

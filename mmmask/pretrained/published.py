@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmask.errors import UserError
+from mmmask.pretrained.adanat import read_head, sizes
 from mmmask.pretrained.model_files import Model, Spec, build, load_weights
 from mmmask.pretrained.nat import State, read_autonat, read_enat, write_autonat, write_enat
 from mmmask.pretrained.vqgan import read_vqgan, write_vqgan
@@ -66,6 +67,19 @@ def _recognised(
         return _vqgan(weights, path, image_size)
     known = "AutoNAT, ENAT and the MaskGIT VQGAN"
     raise UserError(f"{path} is none of the checkpoints that can be imported ({known}); it has {_some(weights)}.")
+
+
+def read_policy(path: Path, steps: int) -> Model:
+    """The policy of a published AdaNAT file, which does not tell for how many steps it is."""
+    weights = weights_of(path)
+    prefix = next((p for p in ("policy_old.actor.", "policy.actor.") if any(n.startswith(p) for n in weights)), None)
+    if prefix is None:
+        raise UserError(f"{path} is no policy of AdaNAT; it has {_some(weights)}.")
+    head = read_head({name: value for name, value in weights.items() if name.startswith(prefix)}, prefix)
+    spec: Spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**sizes(head), "steps": steps}}
+    policy = build(spec)
+    load_weights(policy, {"bias": policy.bias, **{f"actor.{name}": value for name, value in head.items()}}, path)
+    return Model({"policy": policy.eval()}, {"policy": spec})
 
 
 def write_published(model: Model) -> State:

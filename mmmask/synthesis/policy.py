@@ -50,7 +50,7 @@ class Policy(nn.Module):
         side = math.isqrt(tokens)
         if side * side != tokens or steps < 1:
             raise UserError(f"Policy: {tokens} tokens in {steps} steps; it needs a square grid, and 1 step or more.")
-        self.steps = steps
+        self.steps, self.channels, self.tokens = steps, channels, tokens
         self.actor = PolicyHead(channels, ACTIONS, side, hidden, narrow, wide)
         self.register_buffer("bias", rules_of_thumb(steps) if heuristic else torch.zeros(steps, ACTIONS))
 
