@@ -18,7 +18,10 @@ from mmmask.errors import UserError
 
 DEMO = "configs/demo/tokenizer.yaml"
 CONFIGS = Path(__file__).parents[2] / "configs"
-COMPLETE = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.parent.name != "trainer")
+COMPLETE = sorted(
+    str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("trainer", "search")
+)
+SEARCHES = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.glob("search/*.yaml"))
 PARTS = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.glob("trainer/*.yaml"))
 
 
@@ -310,6 +313,18 @@ def holds(whole, part):
     return whole == part
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_shipped_search_is_valid(mmmask, refused, capsys, name):
+    with pytest.raises(SystemExit) as end:
+        mmmask("search", "--config", name, "--print_config")
+    assert not end.value.code
+    shown, written = yaml.safe_load(capsys.readouterr().out), yaml.safe_load((CONFIGS / name).read_text())
+    for part in ("metric", "optimiser"):
+        assert shown[part].pop("class_path").rpartition(".")[2] == written[part].pop("class_path")
+    assert holds(shown, written)
+    assert "real.npz does not exist" in refused("search", "--config", name)
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_every_shipped_part_composes_with_a_configuration(mmmask, capsys, name):
     printed(mmmask, "--config", DEMO, "--config", f"configs/{name}", "--trainer.max_steps", "7")
@@ -366,7 +381,7 @@ def test_missing_shards_are_listed_as_bad(mmmask, verb):
 def test_configurations_are_listed_and_copied(mmmask, refused, tmp_path):
     code, out, _ = mmmask("configs")
     assert code == 0
-    assert all(name in out for name in [*COMPLETE, *PARTS])
+    assert all(name in out for name in [*COMPLETE, *SEARCHES, *PARTS])
     code, out, _ = mmmask("configs", "copy", "demo/tokenizer.yaml", "--out", tmp_path / "mine.yaml")
     assert code == 0
     assert (tmp_path / "mine.yaml").read_bytes() == (CONFIGS / "demo/tokenizer.yaml").read_bytes()
