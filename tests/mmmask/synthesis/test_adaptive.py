@@ -2,33 +2,14 @@
 
 import pytest
 import torch
+from small_generators import CLASSES, MODES, WORDS, small_generator
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
-from mmmask.modalities import Modality
-from mmmask.synthesis import AdaptiveSampler, ImageGenerator, Policy
+from mmmask.synthesis import AdaptiveSampler, Policy
 from mmmask.tokens import BLANK, Split
-from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
 
-WORDS, LENGTH, STEPS = 11, 25, 5
-MODES = ["joint", "read", "cross"]
-CLASSES = torch.tensor([0, 1, 2, 3])
-
-
-def generator(mode):
-    torch.manual_seed(0)
-    sizes = {"dim": 16, "heads": 2}
-    if mode == "joint":
-        backbone = AutoNAT(WORDS, LENGTH, 4, depth=3, **sizes)
-    elif mode == "read":
-        backbone = ENAT(WORDS, LENGTH, 4, encoder_depth=2, decoder_depth=2, **sizes)
-    else:
-        embedding = TokenEmbedding([Modality("image", LENGTH, WORDS), Modality("class", 1, 4, kind="set")], 16)
-        backbone = MaskedTransformer(embedding, Stack(2, **sizes), Stack(2, **sizes, reads="cross"), "cross")
-    model = ImageGenerator(backbone)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+LENGTH, STEPS = 25, 5
 
 
 class Opinionated(Policy):
@@ -53,7 +34,7 @@ def half_known():
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("start", [None, half_known()])
 def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(mode, start):
-    model, sampler = generator(mode), AdaptiveSampler(Opinionated())
+    model, sampler = small_generator(mode, LENGTH), AdaptiveSampler(Opinionated())
     *before, last = sampler.steps(model, CLASSES, [5, 6, 7, 8], start)
     assert len(before) == STEPS - 1
     assert last.ids.min() >= 0
@@ -66,7 +47,7 @@ def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(
 
 
 def test_exploring_deviates_from_the_policy_by_the_noise_of_each_seed():
-    model, sampler = generator("joint"), AdaptiveSampler(Opinionated())
+    model, sampler = small_generator("joint", LENGTH), AdaptiveSampler(Opinionated())
 
     def actions(spread, which):
         return next(sampler.explore(model, CLASSES[which], torch.arange(4)[which], spread))[1].actions
@@ -79,7 +60,7 @@ def test_exploring_deviates_from_the_policy_by_the_noise_of_each_seed():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_survey_sees_features_of_all_tokens_and_answers_as_always(mode):
-    model, ids = generator(mode), torch.randint(WORDS, (2, LENGTH))
+    model, ids = small_generator(mode, LENGTH), torch.randint(WORDS, (2, LENGTH))
     split = Split(torch.arange(9).expand(2, -1), torch.arange(9, LENGTH).expand(2, -1))
     tokens, context = model.tokens(ids), model.context(CLASSES[:2])
     with torch.no_grad():
@@ -95,7 +76,7 @@ def test_a_survey_sees_features_of_all_tokens_and_answers_as_always(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_survey_of_samples_with_different_numbers_of_known_tokens_mixes_nothing_up(mode):
-    model, ids = generator(mode), torch.randint(WORDS, (2, LENGTH))
+    model, ids = small_generator(mode, LENGTH), torch.randint(WORDS, (2, LENGTH))
     places = torch.arange(LENGTH)
     known, asked = torch.stack([places[:9], places[:9]]), torch.stack([places[7:], places[7:]])
     split = Split(known, asked, known < torch.tensor([[9], [7]]), asked >= torch.tensor([[9], [7]]))
@@ -114,7 +95,7 @@ def test_a_survey_of_samples_with_different_numbers_of_known_tokens_mixes_nothin
         (lambda: Policy(16, 25, 0), "1 step or more"),
         (
             lambda: AdaptiveSampler(Policy(16, 36, hidden=8, narrow=2, wide=(8, 8))).sample(
-                generator("joint"), CLASSES, range(4)
+                small_generator("joint", LENGTH), CLASSES, range(4)
             ),
             "a policy for 6x6 tokens cannot look at 25 of them",
         ),

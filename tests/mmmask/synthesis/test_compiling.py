@@ -3,17 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_generators import MODES, WORDS, small_generator
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from mmmask.masking import Beta, RatioMask
-from mmmask.modalities import Modality
-from mmmask.synthesis import CosineSchedule, ImageGenerator, Sampler
+from mmmask.synthesis import CosineSchedule, Sampler
 from mmmask.tokens import Split
-from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
 
-WORDS, LENGTH, CLASSES = 11, 16, 4
-MODES = ["joint", "read", "cross"]
+LENGTH = 16
 
 
 @pytest.fixture(autouse=True)
@@ -21,23 +19,6 @@ def forget_graphs():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
-
-
-def generator(mode):
-    torch.manual_seed(0)
-    sizes = {"dim": 16, "heads": 2}
-    if mode == "joint":
-        backbone = AutoNAT(WORDS, LENGTH, CLASSES, depth=3, dropout=0.0, **sizes)
-    elif mode == "read":
-        backbone = ENAT(WORDS, LENGTH, CLASSES, encoder_depth=2, decoder_depth=2, dropout=0.0, **sizes)
-    else:
-        image, label = Modality("image", LENGTH, WORDS), Modality("class", 1, CLASSES, kind="set")
-        stacks = Stack(2, **sizes), Stack(2, **sizes, reads="cross")
-        backbone = MaskedTransformer(TokenEmbedding([image, label], 16), *stacks, "cross")
-    model = ImageGenerator(backbone)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 class Loss(torch.nn.Module):
@@ -61,7 +42,7 @@ def uneven_split(model, ids):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_training_on_uneven_counts_is_one_graph_with_the_same_gradients(mode):
-    model = generator(mode)
+    model = small_generator(mode, LENGTH)
     ids, classes = torch.randint(WORDS, (6, LENGTH)), torch.tensor([0, 1, 2, 3, -1, 0])
     split, step = uneven_split(model, ids), Loss(model)
     found = []
@@ -77,7 +58,7 @@ def test_training_on_uneven_counts_is_one_graph_with_the_same_gradients(mode):
 
 
 def test_a_step_that_reuses_a_memory_is_one_graph():
-    model = generator("read").eval()
+    model = small_generator("read", LENGTH).eval()
     tokens = model.tokens(torch.randint(WORDS, (2, LENGTH)))
     context = model.context(torch.tensor([0, 3]))
     places = torch.arange(LENGTH).expand(2, -1)
@@ -93,7 +74,7 @@ def test_a_step_that_reuses_a_memory_is_one_graph():
 @pytest.mark.parametrize("mode", MODES)
 def test_decoding_compiles_a_few_times_and_then_no_more(mode):
     """Each step has shapes of its own; they become symbols instead of graphs, but for lengths of 0 and 1."""
-    model, counter = generator(mode).eval(), CompileCounter()
+    model, counter = small_generator(mode, LENGTH).eval(), CompileCounter()
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     sampler, classes = Sampler(CosineSchedule(8, guidance=1.0)), torch.tensor([0, 1, 2])
     plain = sampler.sample(model, classes, range(3))

@@ -2,38 +2,19 @@
 
 import pytest
 import torch
+from small_generators import CLASSES, MODES, WORDS, small_generator
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmmask.errors import UserError
-from mmmask.modalities import Modality
-from mmmask.synthesis import CosineSchedule, ImageGenerator, ReCAP, Sampler
+from mmmask.synthesis import CosineSchedule, ReCAP, Sampler
 from mmmask.synthesis.recap import _Group
 from mmmask.synthesis.sampling import Contexts
 from mmmask.synthesis.schedules import Step
 from mmmask.tokens import BLANK
-from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
 from mmmask.transformer.caches import Kept
 
-WORDS, LENGTH = 11, 36
-MODES = ["joint", "read", "cross"]
-CLASSES = torch.tensor([0, 1, 2, 3])
-
-
-def generator(mode):
-    torch.manual_seed(0)
-    sizes = {"dim": 16, "heads": 2}
-    if mode == "joint":
-        backbone = AutoNAT(WORDS, LENGTH, 4, depth=3, **sizes)
-    elif mode == "read":
-        backbone = ENAT(WORDS, LENGTH, 4, encoder_depth=2, decoder_depth=2, **sizes)
-    else:
-        embedding = TokenEmbedding([Modality("image", LENGTH, WORDS), Modality("class", 1, 4, kind="set")], 16)
-        backbone = MaskedTransformer(embedding, Stack(2, **sizes), Stack(2, **sizes, reads="cross"), "cross")
-    model = ImageGenerator(backbone)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+LENGTH = 36
 
 
 def half_known(model):
@@ -46,7 +27,7 @@ def half_known(model):
 @pytest.mark.parametrize("guided", [False, True])
 @torch.no_grad()
 def test_a_local_pass_is_the_full_one_while_nothing_has_changed(mode, guided):
-    model, step = generator(mode), Step(0.0, guidance=1.5 * guided)
+    model, step = small_generator(mode, LENGTH), Step(0.0, guidance=1.5 * guided)
     passes = _Group(Contexts(model, CLASSES, guided, None), half_known(model), size=5)
     passes.look(step)
     passes.take(torch.tensor([[3, 1, 0, 9, 7]]).expand(4, -1))
@@ -59,7 +40,7 @@ def test_a_local_pass_is_the_full_one_while_nothing_has_changed(mode, guided):
 @pytest.mark.parametrize("mode", MODES)
 @torch.no_grad()
 def test_after_a_word_is_known_the_rest_of_the_group_hears_of_it(mode):
-    model, step = generator(mode), Step(0.0)
+    model, step = small_generator(mode, LENGTH), Step(0.0)
     found = []
     for word in (2, 3):
         passes = _Group(Contexts(model, CLASSES, False, None), half_known(model), size=4)
@@ -77,7 +58,7 @@ def test_after_a_word_is_known_the_rest_of_the_group_hears_of_it(mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("full", "local"), [(0, 1), (2, 2), (0, 3), (0, 0)])
 def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(mode, full, local):
-    model, ids = generator(mode), half_known(generator(mode))
+    model, ids = small_generator(mode, LENGTH), half_known(small_generator(mode, LENGTH))
     sampler = ReCAP(CosineSchedule(6, guidance=1.0), full=full, local=local)
     for start in (None, ids):
         *before, last = sampler.steps(model, CLASSES, [5, 6, 7, 8], start)
@@ -93,7 +74,7 @@ def test_everything_is_filled_what_was_given_stays_and_neighbours_do_not_matter(
 
 def test_a_step_that_reveals_nothing_takes_no_part():
     """With three blanks most of eight steps reveal none; guidance is that of the steps which do."""
-    model, ids = generator("joint"), torch.zeros(1, LENGTH, dtype=torch.long)
+    model, ids = small_generator("joint", LENGTH), torch.zeros(1, LENGTH, dtype=torch.long)
     ids[0, [3, 8, 20]] = BLANK
     schedule = CosineSchedule(8, guidance=8.0, growth="linear")
     used = []
@@ -112,7 +93,7 @@ def test_keys_and_values_are_kept_for_groups_with_local_steps_alone(full, monkey
     kept = []
     at = Kept.at
     monkeypatch.setattr(Kept, "at", lambda self, columns: kept.append(1) or at(self, columns))
-    list(ReCAP(CosineSchedule(8), full=full).steps(generator("joint"), CLASSES, range(4)))
+    list(ReCAP(CosineSchedule(8), full=full).steps(small_generator("joint", LENGTH), CLASSES, range(4)))
     assert len(kept) == 3 * ((8 - full) // 2)
 
 
@@ -124,7 +105,7 @@ def flops(model, sampler):
 
 @pytest.mark.parametrize(("mode", "most"), [("joint", 0.65), ("read", 0.9), ("cross", 0.8)])
 def test_local_steps_are_cheap(mode, most):
-    model, schedule = generator(mode), CosineSchedule(8)
+    model, schedule = small_generator(mode, LENGTH), CosineSchedule(8)
     assert flops(model, ReCAP(schedule, local=3)) < most * flops(model, Sampler(schedule, reuse=mode == "read"))
 
 
@@ -132,6 +113,6 @@ def test_samples_with_different_numbers_of_blanks_are_refused():
     ids = torch.zeros(2, LENGTH, dtype=torch.long)
     ids[0, :3] = BLANK
     with pytest.raises(UserError, match="equally many tokens to fill"):
-        ReCAP().sample(generator("joint"), CLASSES[:2], [0, 1], ids)
+        ReCAP().sample(small_generator("joint", LENGTH), CLASSES[:2], [0, 1], ids)
     with pytest.raises(UserError, match="0 or more; given: -1 and 1"):
         ReCAP(full=-1)
