@@ -16,9 +16,9 @@ from mmmask.errors import UserError
 from mmmask.synthesis.generator import ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Order
-from mmmask.synthesis.sampling import Contexts, Decoded, Sampler, begin
+from mmmask.synthesis.sampling import Contexts, Decoded, Rest, Sampler, begin
 from mmmask.synthesis.schedules import Schedule, Step
-from mmmask.tokens import BLANK, Memory, Split, rows
+from mmmask.tokens import BLANK, Memory, rows
 from mmmask.transformer.caches import Growing, Kept, recalled
 
 
@@ -117,17 +117,15 @@ class _Group:
         self.before, self.unheard = before if contexts.model.reuses else None, ids[:, :0]
         self.contexts, self.model, self.ids, self.size = contexts, contexts.model, ids, size
         self.length, self.done, self.fresh = ids.shape[1], 0, True
-        blank = ids == BLANK
-        order = blank.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
-        asked = int(blank[0].sum())
-        self.asked, self.known = order[:, :asked], order[:, asked:]
+        self.split = Rest(ids).split()
+        self.asked = self.split.asked
         decoder, encoder = self.model.backbone.decoder, self.model.backbone.encoder
         self.kept: list[Kept] = [Kept() for _ in decoder.blocks if again]
         self.grown: list[Growing] = [Growing() for _ in encoder.blocks if again]
 
     def look(self, step: Step) -> Tensor:
         """Guided logits `(B, A, V)` of all that is asked, from a full pass."""
-        both, split = self.contexts.doubled, Split(self.known, self.asked).map(self.contexts.doubled)
+        both, split = self.contexts.doubled, self.split.map(self.contexts.doubled)
         tokens, context = self.model.tokens(both(self.ids)), self.contexts.both
         if self.before is not None:
             self.memory: Memory = self.before.heard()
