@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmmask.errors import UserError
-
-Vector = np.ndarray
+from mmmask.synthesis.search import Vector
 
 
 class Trail:

@@ -75,7 +75,7 @@ def read_policy(path: Path, steps: int) -> Model:
     prefix = next((p for p in ("policy_old.actor.", "policy.actor.") if any(n.startswith(p) for n in weights)), None)
     if prefix is None:
         raise UserError(f"{path} is no policy of AdaNAT; it has {_some(weights)}.")
-    head = read_head({name: value for name, value in weights.items() if name.startswith(prefix)}, prefix)
+    head = read_head(weights, prefix)
     spec: Spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**sizes(head), "steps": steps}}
     policy = build(spec)
     load_weights(policy, {"bias": policy.bias, **{f"actor.{name}": value for name, value in head.items()}}, path)
