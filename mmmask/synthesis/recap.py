@@ -78,12 +78,14 @@ class ReCAP(Sampler):
             sizes = [a - b for a, b in pairwise(counts[group.start : group.stop + 1])]
             revealing = [step for step, size in zip(group, sizes, strict=True) if size]
             if revealing:
-                passes = _Group(contexts, ids, sum(sizes), passes, again=len(revealing) > 1)
+                guided = any(self.schedule.steps[step].guidance for step in revealing)
+                needed = contexts if guided or model.reuses else contexts.alone()  # reused memory is of both branches
+                passes = _Group(needed, ids, sum(sizes), passes, again=len(revealing) > 1)
                 self._choose(passes, number, revealing, noise)
-                evaluations += contexts.branches * len(given)
+                evaluations += needed.branches * len(given)
             for step, size in zip(group, sizes, strict=True):
                 if size and passes is not None:
-                    few += contexts.branches * len(given) * passes.look_again(self.schedule.steps[step])
+                    few += passes.contexts.branches * len(given) * passes.look_again(self.schedule.steps[step])
                     places, chances = self._reveal(passes, step, size, noise)
                     ids = passes.ids
                     yield Decoded(ids, evaluations, few, self.schedule.steps[step], places, chances)
@@ -108,7 +110,7 @@ class ReCAP(Sampler):
 
 
 class _Group:
-    """The passes through the model for the tokens of one group, with both branches of guidance as one batch."""
+    """The passes through the model for the tokens of one group; both branches of guidance, if asked, are one batch."""
 
     def __init__(
         self, contexts: Contexts, ids: Tensor, size: int, before: _Group | None = None, again: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -157,18 +158,22 @@ class Contexts:
         """Guided logits `(B, A, V)`, the memory of all branches, how many branches were asked."""
         fills_memory = self.model.reuses and split.known.shape[1] > 0
         if self.guided and step.guidance == 0 and memory is None and not fills_memory:
-            return self.model(tokens, split, self._first())[0].float(), None, 1
+            return self.model(tokens, split, self.alone().both)[0].float(), None, 1
         logits, memory = self.model(tokens.map(self.doubled), split.map(self.doubled), self.both, memory)
         return self.guide(logits, step.guidance), memory, self.branches
 
-    def _first(self) -> Context:
-        """The half with what is given."""
+    def alone(self) -> Contexts:
+        """The half with what is given, for steps that need no other."""
+        if not self.guided:
+            return self
         tokens, condition = self.both
         if tokens is not None:
             tokens = tokens.map(lambda part: part[: self.n])
         if condition is not None:
             condition = type(condition)(*([part[: self.n] for part in side] for side in condition))
-        return Context(tokens, condition)
+        half = copy(self)
+        half.both, half.guided = Context(tokens, condition), False
+        return half
 
 
 class Rest:

@@ -10,7 +10,7 @@ from mmmask.errors import UserError
 from mmmask.synthesis import CosineSchedule, ReCAP, Sampler
 from mmmask.synthesis.recap import _Group
 from mmmask.synthesis.sampling import Contexts
-from mmmask.synthesis.schedules import Step
+from mmmask.synthesis.schedules import Schedule, Step
 from mmmask.tokens import BLANK
 from mmmask.transformer.caches import Kept
 
@@ -86,6 +86,22 @@ def test_a_step_that_reveals_nothing_takes_no_part():
         assert (sampler.sample(model, CLASSES[:1], [0], ids) >= 0).all()
     watch.undo()
     assert used == ["Sampler", 6.0, 7.0, 8.0, "ReCAP", 6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize(("mode", "evaluations", "few"), [("joint", 6, 3), ("read", 8, 4), ("cross", 6, 3)])
+def test_a_group_without_guidance_asks_one_branch(mode, evaluations, few, monkeypatch):
+    """Two of the four groups have none, one of them with a local step; reused memory needs both branches always."""
+    model, guidances = small_generator(mode, LENGTH), [0.0, 1.0, 0.0, 0.0, 0.0, 2.0]
+    schedule = Schedule([Step(1 - (s + 1) / 6, guidance=guidance) for s, guidance in enumerate(guidances)])
+    heads, asked = model.words, []
+    model.words = lambda features: asked.append(len(features)) or heads(features)
+    steps = list(ReCAP(schedule, full=2).steps(model, CLASSES, range(4)))
+    assert (steps[-1].evaluations, steps[-1].few) == (4 * evaluations, 4 * few)
+    assert sum(asked) == 4 * (evaluations + few)
+    monkeypatch.setattr(Contexts, "alone", lambda self: self)
+    for step, both in zip(steps, ReCAP(schedule, full=2).steps(model, CLASSES, range(4)), strict=True):
+        assert torch.equal(step.ids, both.ids)
+        assert_close(step.chances, both.chances, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("full", [0, 3, 8])
