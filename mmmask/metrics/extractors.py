@@ -34,7 +34,7 @@ class Classifier(Extractor):
     def __init__(self, classes: int, channels: int = 1, dim: int = 128) -> None:
         super().__init__()
         widths = [(channels, dim // 4, 1), (dim // 4, dim // 2, 2), (dim // 2, dim // 2, 1), (dim // 2, dim, 2)]
-        self.dim = dim
+        self.classes, self.channels, self.dim = classes, channels, dim
         self.body = nn.Sequential(*(_layer(*sizes) for sizes in [*widths, (dim, dim, 1)]))
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(dim, classes)
