@@ -14,20 +14,19 @@ from torch import Tensor
 from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.metrics import ClipScore, Extractor, ImageScores, Inception
-from mmmask.pretrained import model_files
 from tasks.finished import model_of
 from tasks.generating import Dtype, chosen_device, text_vectors
 from tasks.samplers import sampler_of
 
 
 def extractor_of(judge: Path | None, inception: Path | None) -> Extractor:
-    """The network that looks: a classifier among our model files, or FID's Inception."""
+    """The network that looks: a classifier, in a run folder or a model file, or FID's Inception."""
     if (judge is None) == (inception is None):
         raise UserError("evaluate: give either --judge, a classifier of mmmask, or --inception, FID's weights.")
     if inception is not None:
         return Inception(inception)
     assert judge is not None
-    found = [part for part in model_files.read(judge).parts.values() if isinstance(part, Extractor)]
+    found = [part for part in model_of(judge).parts.values() if isinstance(part, Extractor)]
     if not found:
         raise UserError(f"{judge} holds no classifier.")
     return found[0]

@@ -18,6 +18,8 @@ from tasks.training import finding
 from tasks.training.ema import averaged
 from tasks.training.whole_files import WholeFiles
 
+TRAINED_ALONE = {"TokenizerTraining": "tokenizer", "ClassifierTraining": "classifier"}  # tasks of one module
+
 
 def model_of(path: Path) -> Model:
     """The model of a run folder, with the averaged weights if there are any, or of a model file."""
@@ -30,9 +32,8 @@ def model_of(path: Path) -> Model:
     given, name = task["init_args"], task["class_path"].rpartition(".")[2]
     content = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
     weights = averaged(content)
-    if name == "TokenizerTraining":
-        tokenizer = given["tokenizer"]
-        return Model({"tokenizer": _trained(tokenizer, "tokenizer", weights, path)}, {"tokenizer": tokenizer})
+    if part := TRAINED_ALONE.get(name):
+        return Model({part: _trained(given[part], part, weights, path)}, {part: given[part]})
     if name == "ImageSynthesis":
         model = _synthesis(given, weights, path)
         if "tokenizer" in model.parts:

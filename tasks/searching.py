@@ -47,7 +47,7 @@ class FrechetDistance(Metric):
 
     Args:
         statistics: mean and covariance of real features, as `mmmask evaluate --save_statistics` keeps them.
-        judge: classifier of mmmask whose features are compared; or:
+        judge: run folder of a trained classifier, or an exported one, whose features are compared; or:
         inception: weights of FID's Inception, as torch-fidelity publishes them.
     """
 

@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         checkpoint: run folder of an image synthesis, or a model that was exported or imported.
-        judge: classifier of mmmask whose features are compared; or:
+        judge: run folder of a trained classifier, or an exported one, whose features are compared; or:
         inception: weights of FID's Inception, as torch-fidelity publishes them.
         real: shards of real images to compare with.
         field: of the shards that holds the image.
