@@ -1,9 +1,24 @@
 """LightningModules: what can be trained; and what of `tasks.training` a configuration may name."""
 
 from tasks.classifier_training import ClassifierTraining
+from tasks.feature_maps import ClassifierMaps, ViTMaps
 from tasks.image_synthesis import ImageSynthesis
+from tasks.policy_training import PolicyTraining
+from tasks.rewards import Adversarial, FrechetReward, Recognised
 from tasks.tokenizer_training import TokenizerTraining
 from tasks.training.ema import EMA
 from tasks.training.parallel import FullySharded
 
-__all__ = ["EMA", "ClassifierTraining", "FullySharded", "ImageSynthesis", "TokenizerTraining"]
+__all__ = [
+    "EMA",
+    "Adversarial",
+    "ClassifierMaps",
+    "ClassifierTraining",
+    "FrechetReward",
+    "FullySharded",
+    "ImageSynthesis",
+    "PolicyTraining",
+    "Recognised",
+    "TokenizerTraining",
+    "ViTMaps",
+]

@@ -39,6 +39,8 @@ def model_of(path: Path) -> Model:
         if "tokenizer" in model.parts:
             same_tokenizer(model.parts["tokenizer"], content, path)
         return model
+    if name == "PolicyTraining":
+        return _with_policy(given, weights, content, path)
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
 
 
@@ -101,6 +103,20 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
         specs["text_encoder"] = given["text_encoder"]
         parts["text_encoder"] = build(specs["text_encoder"], trusted=True)
     return Model(parts, specs)
+
+
+def _with_policy(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
+    """The generator that a policy was trained for, with the policy."""
+    model = model_of(Path(given["model"]))
+    generator = model.part("generator", given["model"])
+    if content.get("generator") != fingerprint(generator):
+        raise UserError(f"{source} is of a policy for another generator than {given['model']} holds now.")
+    sizes = {name: given[name] for name in ("smoothing", "hidden", "narrow", "wide")}
+    steps = len(build(given["start"], trusted=True))
+    features = {"channels": generator.backbone.decoder.dim, "tokens": generator.modality.length}
+    spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**features, "steps": steps, **sizes}}
+    policy = _trained(spec, "policy", weights, source)
+    return Model({**model.parts, "policy": policy}, {**model.specs, "policy": spec})
 
 
 def _trained(spec: Spec, name: str, weights: dict[str, Any], source: Path) -> nn.Module:

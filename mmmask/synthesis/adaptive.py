@@ -75,7 +75,7 @@ class AdaptiveSampler(Sampler):
         steps = self.policy.steps
         ids, noise = begin(model, given, noise, ids, steps)
         contexts, rest = Contexts(model, given, True, guidance), Rest(ids)
-        split, memory = rest.split(), None
+        split, memory, aim = rest.split(), None, None
         for number in range(steps):
             both = model.tokens(contexts.doubled(ids)), split.map(contexts.doubled), contexts.both
             features, logits, memory = model.survey(*both, memory)
@@ -84,7 +84,8 @@ class AdaptiveSampler(Sampler):
             actions = self.policy.mean(features, step)
             if spread:
                 actions = actions + spread * noise.normal(number, actions.shape[1])
-            decision = self.policy.decide(actions, step)
+            aim = self.policy.aim(actions, step, aim)
+            decision = self.policy.decide(aim)
             logits = contexts.guide(logits, decision.guidance[:, None, None])
             temperature = decision.temperature.clamp(min=1e-4)[:, None, None]
             words, chances = self.draw(logits, temperature, number, split.asked, noise)

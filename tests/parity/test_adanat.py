@@ -38,7 +38,7 @@ def test_the_rules_of_thumb(steps):
     assert_close(
         rules_of_thumb(steps).T, torch.stack([data[f"adanat_heu.{steps}.{n}.pre"] for n in names]), rtol=1e-4, atol=1e-5
     )
-    decision = policy.decide(torch.zeros(steps, 4), torch.arange(steps))
+    decision = policy.decide(policy.aim(torch.zeros(steps, 4), torch.arange(steps)))
     for found, name in zip(decision, names, strict=True):
         assert_close(found, data[f"adanat_heu.{steps}.{name}.activated"], rtol=1e-4, atol=1e-6)
 

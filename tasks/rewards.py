@@ -1,0 +1,131 @@
+"""What finished images are worth to a policy: the judgement of an adversary that learns, or of a fixed measure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmask.errors import UserError
+from mmmask.heads import ClassVector, Realness
+from mmmask.metrics import ImageScores
+from mmmask.synthesis import ImageGenerator
+from tasks.evaluating import extractor_of
+from tasks.feature_maps import FeatureMaps
+
+
+class Reward(nn.Module, ABC):
+    """Images `(B, C, H, W)` in 0..1, drawn for `given` classes or texts, to what they are worth `(B,)`: more is better.
+
+    What is frozen is no child of it: checkpoints hold what learns alone.
+    """
+
+    learns = False
+
+    @abstractmethod
+    def forward(self, images: Tensor, given: Tensor) -> Tensor: ...
+
+    def loss(self, real: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
+        """Of one that learns: how badly it tells real images from drawn ones `(B, C, H, W)` of the same `given`."""
+        raise NotImplementedError(f"{type(self).__name__} learns nothing")
+
+    def check(self, generator: ImageGenerator) -> None:
+        """Refuse a generator whose images it cannot judge."""
+
+
+class Adversarial(Reward):
+    """AdaNAT's own: a projected discriminator, which learns to tell drawn images as the policy learns to deceive it.
+
+    Args:
+        features: frozen network that looks at the images.
+        classes: how many the images follow; or:
+        text: width of the vectors of texts that they follow.
+        width: of the heads.
+        dim: of the vector of a class, of which `depth` layers are made.
+    """
+
+    learns = True
+
+    def __init__(
+        self,
+        features: FeatureMaps,
+        classes: int | None = None,
+        text: int | None = None,
+        width: int = 64,
+        dim: int = 512,
+        depth: int = 8,
+    ) -> None:
+        super().__init__()
+        if (classes is None) == (text is None):
+            raise UserError("Adversarial: give either classes, how many there are, or text, the width of its vectors.")
+        self.classes = classes
+        self.__dict__["features"] = features.eval().requires_grad_(False)
+        self.vector = None if classes is None else ClassVector(classes, dim, depth)
+        self.heads = nn.ModuleList(Realness(channels, text or dim, width) for channels in features.channels)
+
+    def check(self, generator: ImageGenerator) -> None:
+        if self.classes != generator.classes:
+            follows = f"{generator.classes} classes" if generator.classes else "texts"
+            raise UserError(f"Adversarial: the generator follows {follows}, the reward {self.classes or 'texts'}.")
+
+    def forward(self, images: Tensor, given: Tensor) -> Tensor:
+        return self.logits(images, given).mean(1).sigmoid()
+
+    def loss(self, real: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
+        """Binary cross entropy of both."""
+        return F.softplus(-self.logits(real, given)).mean() + F.softplus(self.logits(drawn, given)).mean()
+
+    def logits(self, images: Tensor, given: Tensor) -> Tensor:
+        """How real each place at each depth looks `(B, T)`."""
+        with torch.no_grad():
+            maps = self.__dict__["features"].to(images.device)(images)
+        wanted = F.normalize(given.mean(1), dim=1) if self.vector is None else self.vector(given)
+        return torch.cat([head(seen, wanted) for head, seen in zip(self.heads, maps, strict=True)], 1)
+
+
+class FrechetReward(Reward):
+    """How close the features of all images judged together are to those of real ones (FID, negative): each image gets
+    what all of them are worth. A policy that sees images deceives it: see docs/decoding.md.
+
+    Args:
+        statistics: mean and covariance of real features, as `mmmask evaluate --save_statistics` keeps them.
+        judge: classifier of mmmask whose features are compared; or:
+        inception: weights of FID's Inception, as torch-fidelity publishes them.
+    """
+
+    def __init__(self, statistics: Path, judge: Path | None = None, inception: Path | None = None) -> None:
+        super().__init__()
+        if not statistics.is_file():
+            raise UserError(f"FrechetReward: {statistics} does not exist; mmmask evaluate --save_statistics writes it.")
+        self.statistics = statistics
+        self.__dict__["extractor"] = extractor_of(judge, inception).requires_grad_(False)
+
+    def forward(self, images: Tensor, given: Tensor) -> Tensor:
+        scores = ImageScores(self.__dict__["extractor"].to(images.device))
+        scores.add_statistics(self.statistics)
+        scores.add_generated(images)
+        return images.new_full((len(images),), -scores.compute()["frechet_distance"])
+
+
+class Recognised(Reward):
+    """How sure a classifier is of the class that was asked for: a reward model. A policy pleases it with images that
+    are ever more alike: see docs/decoding.md.
+
+    Args:
+        judge: classifier of mmmask.
+    """
+
+    def __init__(self, judge: Path) -> None:
+        super().__init__()
+        self.__dict__["extractor"] = extractor_of(judge, None).requires_grad_(False)
+
+    def check(self, generator: ImageGenerator) -> None:
+        if generator.classes is None:
+            raise UserError("Recognised: the generator follows texts; there is no class to recognise.")
+
+    def forward(self, images: Tensor, given: Tensor) -> Tensor:
+        chances = self.__dict__["extractor"].to(images.device)(images).logits.softmax(1)
+        return chances.gather(1, given[:, None])[:, 0]
