@@ -130,11 +130,7 @@ class PolicyTraining(LightningModule):
         spread = self.spread
         optimizer: Any = self.optimizers()
         rollout, worth = self._roll_out(given, self._seeds(batch_idx, ROLLOUTS, self.images), spread)
-        for epoch in range(self.epochs):
-            optimizer.zero_grad()
-            found = ppo.accumulate(self.policy.mean, self.critic, rollout, spread, self.draw_at_once, self.device)
-            # Lightning counts one update: a step is an iteration.
-            self._update(optimizer if epoch == 0 else optimizer.optimizer, (self.policy, self.critic))
+        found = self._improve(rollout, spread, optimizer)
         self.log_dict({"train/policy": found.policy, "train/critic": found.critic}, batch_size=size)
         self.log("train/reward", worth.mean(), prog_bar=True, batch_size=size)
         if self.reward.learns:
@@ -165,15 +161,26 @@ class PolicyTraining(LightningModule):
                 ids = decoded.ids
                 features = looked.features.half()  # as it is kept, so that updates begin with the chances kept
                 step = torch.full((len(some),), number, device=self.device)
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                     mean, value = self.policy.mean(features.float(), step), self.critic(features.float(), step)
                 chances = ppo.chances(looked.actions, mean, spread)
                 parts.append((features.cpu(), step, looked.actions, chances, value[:, 0]))
             worths.append(self._worth(self._pictures(ids), some))
         returns = torch.cat([worth.repeat(self.policy.steps) for worth in worths])
-        features, steps, actions, chances, values = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        with torch.autocast("cpu", enabled=False):  # it knows no 16-bit floats but its own
+            features, steps, actions, chances, values = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         seen = ppo.Rollout(features, steps, actions, chances, values, ppo.normalised(returns).cpu())
         return seen, torch.cat(worths)
+
+    def _improve(self, rollout: ppo.Rollout, spread: float, optimizer: Any) -> ppo.Terms:
+        """Update policy and critic, in full precision."""
+        for epoch in range(self.epochs):
+            optimizer.zero_grad()
+            with torch.autocast(self.device.type, enabled=False):
+                found = ppo.accumulate(self.policy.mean, self.critic, rollout, spread, self.draw_at_once, self.device)
+            # Lightning counts one update: a step is an iteration.
+            self._update(optimizer if epoch == 0 else optimizer.optimizer, (self.policy, self.critic))
+        return found
 
     def _learn_to_judge(self, real: Tensor, given: Tensor, batch_idx: int, optimizer: Any) -> Tensor:
         """Update the reward, each time with a part of the real images and as many fresh ones; the mean loss."""

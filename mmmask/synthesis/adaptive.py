@@ -81,7 +81,8 @@ class AdaptiveSampler(Sampler):
             features, logits, memory = model.survey(*both, memory)
             step = torch.full((len(given),), number, device=given.device)
             features = features[: len(given)].float()  # those of the branch with what is given
-            actions = self.policy.mean(features, step)
+            with torch.autocast(features.device.type, enabled=False):
+                actions = self.policy.mean(features, step)
             if spread:
                 actions = actions + spread * noise.normal(number, actions.shape[1])
             aim = self.policy.aim(actions, step, aim)
