@@ -17,6 +17,7 @@ from mmmask.errors import UserError, nearest
 from mmmask.heads import PolicyHead
 from mmmask.synthesis import AdaptiveSampler, Decoded, Noise, Policy, Schedule
 from mmmask.synthesis.adaptive import Looked
+from mmmask.tokenizers import ImageTokenizer
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from tasks import ppo
 from tasks.finished import fingerprint, model_of
@@ -42,6 +43,8 @@ class PolicyTraining(LightningModule):
         start: what the policy does before it has learned anything; of as many steps as it will decode in.
         image: which entry of the batch holds real images.
         given: which entry images follow.
+        as_decoded: real images are shown to the reward as the tokenizer gives them back: what it loses is no fault of
+            the policy, and otherwise tells drawn ones at once.
         images: drawn in a step, by all ranks together.
         draw_at_once: images, on a device.
         epochs: updates of the policy with the same images.
@@ -61,6 +64,7 @@ class PolicyTraining(LightningModule):
         start: Schedule,
         image: str = "image",
         given: str = "label",
+        as_decoded: bool = False,
         images: int = 4096,
         draw_at_once: int = 128,
         epochs: int = 5,
@@ -92,7 +96,7 @@ class PolicyTraining(LightningModule):
         self.critic = PolicyHead(channels, 1, self.policy.actor.side, hidden, narrow, wide)
         self.reward = reward
         self.sampler = AdaptiveSampler(self.policy)
-        self.image, self.given = image, given
+        self.image, self.given, self.as_decoded = image, given, as_decoded
         self.images, self.draw_at_once = images, draw_at_once
         self.epochs, self.reward_updates = epochs, reward_updates
         self.spreads, self.narrow_at = (spread, later_spread), narrow_at
@@ -225,9 +229,8 @@ class PolicyTraining(LightningModule):
 
     @torch.no_grad()
     def _pictures(self, ids: Tensor) -> Tensor:
-        tokenizer = self.decoder.parts["tokenizer"].to(self.device)
         with torch.autocast(ids.device.type, enabled=False):
-            return tokenizer.decode(ids.unflatten(1, (tokenizer.grid, -1))).float()
+            return self._tokenizer.decode(ids.unflatten(1, (self._tokenizer.grid, -1))).float()
 
     @torch.no_grad()
     def _worth(self, images: Tensor, given: Tensor) -> Tensor:
@@ -238,12 +241,18 @@ class PolicyTraining(LightningModule):
         generator, (rank, world) = common_generator(self, True, batch_idx, use), ranks()
         return torch.randint(2**62, (count,), generator=generator)[rank::world]
 
+    @torch.no_grad()
     def _real(self, batch: dict[str, Any]) -> Tensor:
         """Real images `(B, C, H, W)` in 0..1; of tokens, what they stand for."""
         found = self._entry(batch, self.image)
         if found.ndim < 4:
             return self._pictures(found.flatten(1))
-        return found.float() / 255 if found.dtype == torch.uint8 else found
+        found = found.float() / 255 if found.dtype == torch.uint8 else found
+        return self._pictures(self._tokenizer.encode(found).flatten(1)) if self.as_decoded else found
+
+    @property
+    def _tokenizer(self) -> ImageTokenizer:
+        return self.decoder.parts["tokenizer"].to(self.device)
 
     def _given(self, batch: dict[str, Any]) -> Tensor:
         """Classes `(B,)` or text vectors."""
