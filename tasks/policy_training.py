@@ -129,7 +129,7 @@ class PolicyTraining(LightningModule):
             raise UserError("the checkpoint is of a policy for another generator: set model to the one it began with.")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        real, given = self._real(batch), self._given(batch)
+        real, given = self._known(batch)
         size = len(given)
         spread = self.spread
         optimizer: Any = self.optimizers()
@@ -142,7 +142,7 @@ class PolicyTraining(LightningModule):
             self.log("train/reward_loss", loss, prog_bar=True, batch_size=size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        given = self._given(batch)
+        _, given = self._known(batch)
         drawn = self._draw(given, range(batch_idx * len(given), (batch_idx + 1) * len(given)), 0.0)
         self.val_reward.update(self._worth(drawn, given))
         self.log("val/reward", self.val_reward, prog_bar=True, batch_size=len(given))
@@ -254,16 +254,22 @@ class PolicyTraining(LightningModule):
     def _tokenizer(self) -> ImageTokenizer:
         return self.decoder.parts["tokenizer"].to(self.device)
 
-    def _given(self, batch: dict[str, Any]) -> Tensor:
-        """Classes `(B,)` or text vectors."""
+    def _known(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Real images and their classes `(B,)` or text vectors; without those that have no class."""
         given, classes = self._entry(batch, self.given), self.decoder.parts["generator"].classes
         if not isinstance(given, Tensor):
-            return text_vectors(self.decoder, given).to(self.device)
-        if classes is not None and len(wrong := given[(given >= classes) | (given < 0)]):
+            given = text_vectors(self.decoder, given).to(self.device)
+        real = self._real(batch)
+        if classes is None:
+            return real, given
+        if len(wrong := given[given >= classes]):
             raise UserError(
                 f"PolicyTraining: class {wrong[0].item()} in the data, but the generator knows 0 to {classes - 1}."
             )
-        return given
+        known = given >= 0
+        if not known.any():
+            raise UserError(f"PolicyTraining: none of the {len(given)} samples of a batch has a class.")
+        return real[known], given[known]
 
     def _entry(self, batch: dict[str, Any], name: str) -> Any:
         if name not in batch:

@@ -1,8 +1,9 @@
-"""A small generator of each mode of the backbone, with random weights, so that nothing is the identity."""
+"""Small generators with random weights, so that nothing is the identity: one of each mode, and one in a file."""
 
 import torch
 
 from mmmask.modalities import Modality
+from mmmask.pretrained.model_files import Model, build, write
 from mmmask.synthesis import ImageGenerator
 from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
 
@@ -25,3 +26,36 @@ def small_generator(mode, length):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+TOKENIZER = {
+    "class_path": "mmmask.tokenizers.ViTTokenizer",
+    "init_args": {
+        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
+        "image_size": 16,
+        "patch": 4,
+        "dim": 16,
+        "width": 4,
+    },
+}
+BACKBONE = {
+    "class_path": "mmmask.transformer.AutoNAT",
+    "init_args": {"vocab_size": 24, "tokens": 16, "classes": 3, "dim": 16, "depth": 3, "heads": 2},
+}
+
+
+def write_small_model(path, seed=0, top_k=None):
+    """A model of three classes, with its tokenizer, whose pictures of 16 pixels differ from each other."""
+    torch.manual_seed(seed)
+    specs = {
+        "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": BACKBONE}},
+        "tokenizer": TOKENIZER,
+        "sampler": {"class_path": "mmmask.synthesis.Sampler", "init_args": {"top_k": top_k}},
+    }
+    parts = {name: build(spec) for name, spec in specs.items()}
+    for name in ("generator", "tokenizer"):
+        for parameter in parts[name].parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    parts["tokenizer"](torch.rand(8, 3, 16, 16))  # places the codes
+    write(path, Model(parts, specs), "")
+    return path

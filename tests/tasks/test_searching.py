@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_generators import BACKBONE, write_small_model
 
 from mmmask.cli import main
 from mmmask.metrics import Classifier, ImageScores
-from mmmask.pretrained.model_files import Model, build, read, write
+from mmmask.pretrained.model_files import Model, read, write
 from mmmask.synthesis.search import CMAES, FiniteDifferences, allowed, beginning, parted
 from tasks.samplers import sampler_of
 from tasks.searching import FrechetDistance, Judge, Judging, Metric, spec_of
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
-        "image_size": 16,
-        "patch": 4,
-        "dim": 16,
-        "width": 4,
-    },
-}
-BACKBONE = {
-    "class_path": "mmmask.transformer.AutoNAT",
-    "init_args": {"vocab_size": 24, "tokens": 16, "classes": 3, "dim": 16, "depth": 3, "heads": 2},
-}
 CONSTANT = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 3, "channels": 3, "dim": 8}}
 
 
@@ -42,20 +29,8 @@ class Brightness(Metric):
 def folder(tmp_path_factory):
     """A model that draws something, a judge, and statistics of what it could be compared with."""
     folder = tmp_path_factory.mktemp("search")
-    torch.manual_seed(0)
-    specs = {
-        "generator": {"class_path": "mmmask.synthesis.ImageGenerator", "init_args": {"backbone": BACKBONE}},
-        "tokenizer": TOKENIZER,
-        "sampler": {"class_path": "mmmask.synthesis.Sampler", "init_args": {"top_k": 5}},
-    }
-    parts = {name: build(spec) for name, spec in specs.items()}
-    for name in ("generator", "tokenizer"):  # whose pictures differ from each other
-        for parameter in parts[name].parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    parts["tokenizer"](torch.rand(8, 3, 16, 16))
-    write(folder / "model", Model(parts, specs), "")
-    torch.nn.init.normal_(parts["generator"].head.bias)
-    write(folder / "other", Model(parts, specs), "")
+    write_small_model(folder / "model", seed=0, top_k=5)
+    write_small_model(folder / "other", seed=1)
     write(folder / "judge", Model({"judge": Classifier(3, 3, 8)}, {"judge": CONSTANT}), "")
     np.savez(folder / "real.npz", mu=np.full(8, 0.1), sigma=np.eye(8) * 0.01)
     return folder
