@@ -22,7 +22,7 @@ from torchvision.io import decode_jpeg
 
 from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.shards import BadSample
-from mmmask.errors import UserError
+from mmmask.errors import UserError, nearest
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
 Batch = Sequence[Any]
@@ -262,15 +262,26 @@ class Text(Reader):
 
 
 class Label(Reader):
-    """A class index: a long tensor in the batch, -1 where there is none. `part` picks an entry of a JSON record."""
+    """A class index: a long tensor in the batch, -1 where there is none. `part` picks an entry of a JSON record.
 
-    def __init__(self, field: str = "cls", part: str | None = None, num_classes: int | None = None) -> None:
+    `numbers` says which index a name stands for, where classes have names: several may share one, -1 is no class.
+    """
+
+    def __init__(
+        self,
+        field: str = "cls",
+        part: str | None = None,
+        num_classes: int | None = None,
+        numbers: dict[str, int] | None = None,
+    ) -> None:
         super().__init__(field)
-        self.part, self.num_classes = part, num_classes
+        self.part, self.num_classes, self.numbers = part, num_classes, numbers
 
     def read(self, content: bytes, rng: np.random.Generator) -> int:
         """Parse; null means no label."""
         value = content.decode() if self.part is None else _json_part(content, self.part)
+        if self.numbers is not None and value is not None:
+            value = self._number(str(value).strip())
         label = -1 if value is None else int(value)
         if isinstance(value, float) and value != label:
             raise BadSample(f"label {value} is not a whole number")
@@ -279,6 +290,14 @@ class Label(Reader):
         if self.num_classes is not None and label >= self.num_classes:
             raise BadSample(f"label {label} where there are {self.num_classes} classes")
         return label
+
+    def _number(self, name: str) -> int:
+        assert self.numbers is not None
+        if name not in self.numbers:
+            raise BadSample(
+                f"there is no number for '{name}', only for {', '.join(self.numbers)}.{nearest(name, self.numbers)}"
+            )
+        return self.numbers[name]
 
     def absent(self, like: Any) -> int:
         """No label."""

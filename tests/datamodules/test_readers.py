@@ -219,6 +219,19 @@ def test_labels_beyond_the_classes_are_bad():
         read(Label(), b"cat")
 
 
+def test_names_stand_for_the_numbers_they_are_given():
+    numbers = {"fruit": 0, "vegetable": 0, "bread": 1, "other": -1}
+    group = Label("json", part="group", numbers=numbers)
+    found = [read(group, b'{"group": "%s"}' % name.encode()) for name in numbers]
+    assert found == [0, 0, 1, -1]
+    assert read(group, b'{"group": null}') == -1
+    assert read(Label(numbers=numbers), b" bread\n") == 1
+    with pytest.raises(BadSample, match="no number for 'breads', only for fruit, vegetable, bread, other.*'bread'"):
+        read(group, b'{"group": "breads"}')
+    with pytest.raises(BadSample, match="label 1 where there are 1 classes"):
+        read(Label(num_classes=1, numbers=numbers), b"bread")
+
+
 def test_labels_are_a_long_tensor():
     batch = Label().collate([1, -1, 2])
     assert batch.dtype == torch.int64
