@@ -1,21 +1,33 @@
-"""Decoding that reuses and is searched, on Fashion-MNIST, with models that `benchmarks/synthesis.py` trained.
+"""Decoding that reuses and is searched, on Fashion-MNIST or on the OpenMoji drawings of `emoji-aligned`.
 
-    python benchmarks/synthesis.py --seeds 1 2 3           # trains what is not there yet
-    python benchmarks/decoding.py --seeds 1 2 3 [--families AutoNAT ENAT] [--evaluations 80]
+    python benchmarks/decoding.py --seeds 1 2 3 [--data emoji-aligned] [--families AutoNAT ENAT] [--evaluations 80]
 
-For each seed's model: plain steps against ReCAP (one or two local steps after each full one) at equal FLOPs, and the
-cosine schedule against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance),
-all scored with 1,000 images of other seeds than the search looked at.
+What is not there yet is trained with the shipped configurations: a tokenizer and a generator of each family for each
+seed (for Fashion-MNIST the same as by `benchmarks/synthesis.py`), and the classifier that judges. For each seed's
+model: plain steps against ReCAP (one or two local steps after each full one) at equal FLOPs, and the cosine schedule
+against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance), all scored with
+1,000 images of other seeds than the search looked at.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from synthesis import ROOT, drawn_and_scored, judge, pictures, remembered, row
+from image_sets import (
+    ROOT,
+    SETS,
+    drawn_and_scored,
+    header,
+    judge,
+    mean_rows,
+    references,
+    remembered,
+    row,
+    scores,
+    through,
+)
 
 from mmmask.metrics import ImageScores
 from mmmask.synthesis import CosineSchedule, ReCAP, ReCAPSchedule, Sampler
@@ -77,32 +89,42 @@ def of_seed(seed, family, out, look, train, evaluations):
         yield f"searched, {STEPS} steps", found
 
 
+def statistics_of(train, look, path):
+    """What the search compares with; its file."""
+    if not path.exists():
+        real = ImageScores(look)
+        for some in train.split(500):
+            real.add_real(some)
+        real.save_statistics(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=SETS, default="fashion-mnist-mini")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--families", nargs="+", default=["AutoNAT", "ENAT"])
+    parser.add_argument("--families", nargs="+", help="AutoNAT, ENAT (default: all that there are for the data)")
     parser.add_argument("--evaluations", type=int, default=80, help="strategies to judge in a search; 0: no search")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark_synthesis"))
+    parser.add_argument("--out", type=Path, help="folder of models and notes (default: runs/benchmark_...)")
     arguments = parser.parse_args()
-    out = arguments.out.absolute()
-    train, labels = pictures("train")
-    look = judge(out / "judge.safetensors", train, labels)
-    if not (out / "real.npz").exists():
-        scores = ImageScores(look)
-        for some in train.split(500):
-            scores.add_real(some)
-        scores.save_statistics(out / "real.npz")
-    print("| | consistency | Frechet distance | precision | recall | GFLOP an image | s for 1,000 |")
-    print("|---|---|---|---|---|---|---|")
-    for family in arguments.families:
+    pictures = SETS[arguments.data]
+    out = (arguments.out or pictures.out).absolute()
+    (train, labels), (test, test_labels) = pictures.pictures("train"), pictures.pictures("test")
+    look = judge(out / "judge.safetensors", train, labels, pictures.judge_epochs)
+    statistics_of(train, look, out / "real.npz")
+    header()
+    references(look, train, labels, test, test_labels)
+    for seed in arguments.seeds:
+        tokenizer, _ = pictures.fit_tokenizer(out, seed)
+        there_and_back = through(model_of(tokenizer).parts["tokenizer"], test)
+        row(f"test pictures through the tokenizer, seed {seed}", scores(look, train, there_and_back, test_labels))
+    for family in arguments.families or sorted(pictures.generators):
         gathered = {}
         for seed in arguments.seeds:
+            pictures.fit_generator(family, out, seed)
             for name, found in of_seed(seed, family, out, look, train, arguments.evaluations):
                 row(f"{family}, {name}, seed {seed}", found)
-                gathered.setdefault(name, []).append(found)
-        for name, found in gathered.items():
-            means = {key: statistics.mean(each[key] for each in found) for key in found[0]}
-            row(f"{family}, {name}, mean of {len(found)}", means)
+                gathered.setdefault(f"{family}, {name}", []).append(found)
+        mean_rows(gathered)
 
 
 if __name__ == "__main__":
