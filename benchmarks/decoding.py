@@ -57,18 +57,12 @@ WAYS = {
 
 def searched(run, out, seed, evaluations):
     """The strategy that `mmmask search` finds for this run; its file."""
-    folder = out / "search"
+    folder, home = out / "search", out.parent.parent.parent
     command = [sys.executable, "-m", "mmmask.cli", "search", "--model", run, "--out", folder, "--steps", STEPS]
-    command += ["--metric", "FrechetDistance", "--metric.statistics", out.parent.parent.parent / "real.npz"]
-    command += [
-        "--metric.judge",
-        out.parent.parent.parent / "judge.safetensors",
-        "--optimiser",
-        "CMAES",
-        "--images",
-        500,
-    ]
-    command += ["--evaluations", evaluations, "--seed", 5000 + 1000 * seed, "--workers", 2]
+    command += ["--metric", "FrechetDistance", "--metric.statistics", home / "real.npz"]
+    command += ["--metric.judge", home / "judge.safetensors", "--optimiser", "CMAES", "--images", 500]
+    command += ["--evaluations", evaluations, "--seed", 5000 + 1000 * seed]
+    command += ["--workers", min(2, torch.get_num_threads())]
     with open(out / "search.log", "a") as log:
         subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
     return folder / "best.yaml"
