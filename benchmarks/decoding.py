@@ -19,6 +19,7 @@ from image_sets import (
     ROOT,
     SETS,
     drawn_and_scored,
+    evenly,
     header,
     judge,
     mean_rows,
@@ -107,6 +108,8 @@ def main():
     statistics_of(train, look, out / "real.npz")
     header()
     references(look, train, labels, test, test_labels)
+    even = evenly(labels)
+    row("training pictures, as many of each class as are drawn", scores(look, train, train[even], labels[even]))
     for seed in arguments.seeds:
         tokenizer, _ = pictures.fit_tokenizer(out, seed)
         there_and_back = through(model_of(tokenizer).parts["tokenizer"], test)

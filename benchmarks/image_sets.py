@@ -151,6 +151,13 @@ def drawn_and_scored(model, sampler, dtype, look, real):
     return {**scores(look, real, images, classes), "seconds": seconds, "gflop": flops(generator, sampler)}
 
 
+def evenly(labels):
+    """Which pictures have the classes of those that are drawn: each class's in turn, then again from its first."""
+    of_class = [torch.nonzero(labels == c).flatten() for c in range(int(labels.max()) + 1)]
+    turns = torch.arange(IMAGES // len(of_class) + 1)
+    return torch.stack([some[turns % len(some)] for some in of_class], 1).flatten()[:IMAGES]
+
+
 def through(tokenizer, images):
     """Images after the way through their tokens."""
     return torch.cat([tokenizer.decode(tokenizer.encode(some)) for some in images.split(500)])

@@ -39,3 +39,10 @@ def test_a_judge_is_trained_once_and_then_read(tmp_path):
     with torch.no_grad():
         assert (found(images).logits == trained(images).logits).all()
         assert (trained(images).logits.argmax(1) == labels).all()
+
+
+def test_pictures_can_be_taken_with_the_classes_of_those_that_are_drawn():
+    labels = torch.tensor([1, 0, 2, 1, 1])
+    taken = image_sets.evenly(labels)
+    assert labels[taken].tolist() == [i % 3 for i in range(image_sets.IMAGES)]
+    assert taken[:12].tolist() == [1, 0, 2, 1, 3, 2, 1, 4, 2, 1, 0, 2]
