@@ -1,12 +1,14 @@
-"""Decoding that reuses and is searched, on Fashion-MNIST or on the OpenMoji drawings of `emoji-aligned`.
+"""Decoding that reuses, is searched, adapts, on Fashion-MNIST or on the OpenMoji drawings of `emoji-aligned`.
 
     python benchmarks/decoding.py --seeds 1 2 3 [--data emoji-aligned] [--families AutoNAT ENAT] [--evaluations 80]
+        [--policies]
 
 What is not there yet is trained with the shipped configurations: a tokenizer and a generator of each family for each
 seed (for Fashion-MNIST the same as by `benchmarks/synthesis.py`), and the classifier that judges. For each seed's
 model: plain steps against ReCAP (one or two local steps after each full one) at equal FLOPs, and the cosine schedule
 against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance), all scored with
-1,000 images of other seeds than the search looked at.
+1,000 images of other seeds than the search looked at. With --policies, two policies (AdaNAT) too: one that began with
+the cosine, one that began with what was searched; their adversary looks through another classifier than the judge.
 """
 
 import argparse
@@ -69,19 +71,26 @@ def searched(run, out, seed, evaluations):
     return folder / "best.yaml"
 
 
-def of_seed(seed, family, out, look, train, evaluations):
+def of_seed(pictures, seed, family, out, look, train, evaluations, policies):
     """What was scored with this seed's model, by name."""
     run = out / f"seed-{seed}" / family
     model, notes = model_of(run), run / "decoding"
     notes.mkdir(exist_ok=True)
+
+    def scored(name, model, sampler, note=None):
+        note = notes / f"{note or name.replace(' ', '-').replace(',', '')}.json"
+        return name, remembered(note, drawn_and_scored, model, sampler, torch.float32, look, train)
+
     for name, sampler in WAYS.items():
-        note = notes / f"{name.replace(' ', '-').replace(',', '')}.json"
-        yield name, remembered(note, drawn_and_scored, model, sampler, torch.float32, look, train)
-    if evaluations:
-        sampler = sampler_of(model, str(searched(run, notes, seed, evaluations)))
-        note = notes / f"searched-{evaluations}.json"
-        found = remembered(note, drawn_and_scored, model, sampler, torch.float32, look, train)
-        yield f"searched, {STEPS} steps", found
+        yield scored(name, model, sampler)
+    best = searched(run, notes, seed, evaluations) if evaluations else None
+    if best:
+        yield scored(f"searched, {STEPS} steps", model, sampler_of(model, str(best)), f"searched-{evaluations}")
+    starts = {f"policy from the cosine, {STEPS} steps": None, f"policy from the searched, {STEPS} steps": best}
+    for name, start in starts.items():
+        if policies and (start or "cosine" in name):
+            trained = model_of(pictures.fit_policy(run, seed, out / "looks.safetensors", start)[0])
+            yield scored(name, trained, sampler_of(trained, None))
 
 
 def statistics_of(train, look, path):
@@ -99,12 +108,16 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--families", nargs="+", help="AutoNAT, ENAT (default: all that there are for the data)")
     parser.add_argument("--evaluations", type=int, default=80, help="strategies to judge in a search; 0: no search")
+    parser.add_argument(
+        "--policies", action="store_true", help="train policies too: from the cosine, from the searched"
+    )
     parser.add_argument("--out", type=Path, help="folder of models and notes (default: runs/benchmark_...)")
     arguments = parser.parse_args()
     pictures = SETS[arguments.data]
     out = (arguments.out or pictures.out).absolute()
     (train, labels), (test, test_labels) = pictures.pictures("train"), pictures.pictures("test")
     look = judge(out / "judge.safetensors", train, labels, pictures.judge_epochs)
+    judge(out / "looks.safetensors", train, labels, pictures.judge_epochs, seed=1)
     statistics_of(train, look, out / "real.npz")
     header()
     references(look, train, labels, test, test_labels)
@@ -118,7 +131,9 @@ def main():
         gathered = {}
         for seed in arguments.seeds:
             pictures.fit_generator(family, out, seed)
-            for name, found in of_seed(seed, family, out, look, train, arguments.evaluations):
+            for name, found in of_seed(
+                pictures, seed, family, out, look, train, arguments.evaluations, arguments.policies
+            ):
                 row(f"{family}, {name}, seed {seed}", found)
                 gathered.setdefault(f"{family}, {name}", []).append(found)
         mean_rows(gathered)

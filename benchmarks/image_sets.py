@@ -32,6 +32,7 @@ class ImageSet:
     name: str
     tokenizer: str
     generators: dict[str, str]  # by family
+    policy: str
     judge_epochs: int
     out: Path
 
@@ -80,11 +81,21 @@ class ImageSet:
         folder, tokenizer = out / f"seed-{seed}" / family, out / f"tokenizer-{seed}"
         return folder, self.fit(self.generators[family], folder, seed, "--model.tokenizer", str(tokenizer))
 
+    def fit_policy(self, run, seed, looks, start=None):
+        """The same, of a policy for the generator of this run; `looks` is what its adversary looks through."""
+        options = ["--model.model", run, "--model.reward.init_args.features.init_args.classifier", looks]
+        folder = run / "decoding" / "policy"
+        if start is not None:  # a searched strategy: few deviations are worth a try
+            folder, options = folder.with_name("policy-searched"), [*options, "--model.start", start]
+            options += ["--model.spread", 0.3]
+        return folder, self.fit(self.policy, folder, seed, *map(str, options))
+
 
 FASHION = ImageSet(
     "fashion-mnist-mini",
     "tokenizer/fashion_mnist.yaml",
     {"ENAT": "synthesis/fashion_mnist.yaml", "AutoNAT": "synthesis/fashion_mnist_autonat.yaml"},
+    "policy/fashion_mnist.yaml",
     judge_epochs=12,
     out=Path("runs/benchmark_synthesis"),
 )
@@ -92,17 +103,19 @@ EMOJI = ImageSet(
     "emoji-aligned",
     "tokenizer/emoji.yaml",
     {"AutoNAT": "synthesis/emoji_autonat.yaml"},
+    "policy/emoji.yaml",
     judge_epochs=40,
     out=Path("runs/benchmark_emoji"),
 )
 SETS = {found.name: found for found in (FASHION, EMOJI)}
 
 
-def judge(path, images, labels, epochs, batch=64):
-    """The classifier that looks at images: trained on the real ones, always with the same seed."""
+def judge(path, images, labels, epochs, seed=0, batch=64):
+    """The classifier that looks at images: trained on the real ones, always with the same seed. Another seed makes
+    another one, for the adversary of a policy to look through."""
     if path.exists():
         return read(path).parts["judge"]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     given = {"classes": int(labels.max()) + 1, "channels": images.shape[1]}
     model = Classifier(**given)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0.01)

@@ -13,7 +13,7 @@ import image_sets
 @pytest.mark.parametrize("name", image_sets.SETS)
 def test_what_is_trained_on_a_set_is_shipped(name):
     found = image_sets.SETS[name]
-    configs = (found.tokenizer, *found.generators.values())
+    configs = (found.tokenizer, *found.generators.values(), found.policy)
     assert [config for config in configs if not (image_sets.ROOT / "configs" / config).is_file()] == []
 
 
