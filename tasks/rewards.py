@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.heads import ClassVector, Realness
-from mmmask.metrics import ImageScores
+from mmmask.metrics.image_scores import read_statistics
 from mmmask.synthesis import ImageGenerator
 from tasks.evaluating import extractor_of
 from tasks.feature_maps import FeatureMaps
@@ -87,8 +87,10 @@ class Adversarial(Reward):
 
 
 class FrechetReward(Reward):
-    """How close the features of all images judged together are to those of real ones (FID, negative): each image gets
-    what all of them are worth. A policy that sees images deceives it: see docs/decoding.md.
+    """How much each image lowers the Frechet distance (FID) to real ones of all images that are judged together.
+
+    Take several times as many at once as there are features. A policy that sees images deceives it: see
+    docs/decoding.md.
 
     Args:
         statistics: mean and covariance of real features, as `mmmask evaluate --save_statistics` keeps them.
@@ -98,16 +100,30 @@ class FrechetReward(Reward):
 
     def __init__(self, statistics: Path, judge: Path | None = None, inception: Path | None = None) -> None:
         super().__init__()
-        if not statistics.is_file():
-            raise UserError(f"FrechetReward: {statistics} does not exist; mmmask evaluate --save_statistics writes it.")
-        self.statistics = statistics
-        self.__dict__["extractor"] = extractor_of(judge, inception).requires_grad_(False)
+        extractor = extractor_of(judge, inception).eval().requires_grad_(False)
+        self.__dict__["extractor"] = extractor
+        mean, covariance = read_statistics(statistics, extractor.dim)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("root", matrix_power(covariance, 0.5), persistent=False)
 
     def forward(self, images: Tensor, given: Tensor) -> Tensor:
-        scores = ImageScores(self.__dict__["extractor"].to(images.device))
-        scores.add_statistics(self.statistics)
-        scores.add_generated(images)
-        return images.new_full((len(images),), -scores.compute()["frechet_distance"])
+        """The distance is |m - m_r|^2 + tr(S + S_r - 2 (S_r S)^1/2); minus its derivative by the weight of each image,
+        which moves m by d = f - m and S by d d^T - S."""
+        features = self.__dict__["extractor"].to(images.device)(images).features.double()
+        mean, root = self.get_buffer("mean"), self.get_buffer("root")
+        deviation = features - features.mean(0)
+        covariance = deviation.T @ deviation / len(deviation)
+        pull = torch.eye(len(mean), device=images.device) - root @ matrix_power(root @ covariance @ root, -0.5) @ root
+        by_mean = 2 * deviation @ (features.mean(0) - mean)
+        by_covariance = ((deviation @ pull) * deviation).sum(1) - (pull * covariance).sum()
+        return -(by_mean + by_covariance).float()
+
+
+def matrix_power(matrix: Tensor, power: float) -> Tensor:
+    """Of a symmetric matrix without negative eigenvalues; tiny ones are rounding, and have no inverse."""
+    values, vectors = torch.linalg.eigh(matrix)
+    values = torch.where(values > 1e-10 * values[-1], values, torch.inf if power < 0 else 0.0)
+    return vectors * values**power @ vectors.T
 
 
 class Recognised(Reward):

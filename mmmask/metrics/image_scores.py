@@ -17,6 +17,18 @@ from mmmask.metrics.extractors import Extractor
 from mmmask.metrics.manifold import precision_recall
 
 
+def read_statistics(path: Path, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of real features of so many numbers (mu, sigma in .npz)."""
+    try:
+        with np.load(path) as content:
+            mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no file of statistics: an .npz with mu and sigma.") from error
+    if mean.shape != (dim,):
+        raise UserError(f"{path} is of {len(mean)} features, the extractor has {dim}.")
+    return mean, covariance
+
+
 class ImageScores:
     """Frechet distance, inception score, precision, recall, and how often the asked class is recognised."""
 
@@ -41,13 +53,7 @@ class ImageScores:
 
     def add_statistics(self, path: Path) -> None:
         """Mean and covariance of real features from a file (mu, sigma in .npz): the Frechet distance is to these."""
-        try:
-            with np.load(path) as content:
-                mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} is no file of statistics: an .npz with mu and sigma.") from error
-        if mean.shape != (self.extractor.dim,):
-            raise UserError(f"{path} is of {len(mean)} features, the extractor has {self.extractor.dim}.")
+        mean, covariance = read_statistics(path, self.extractor.dim)
         n = 2  # any number gives these back: what counts are sums over n and n - 1
         self._frechet.real_features_sum = n * mean
         self._frechet.real_features_cov_sum = (n - 1) * covariance + n * torch.outer(mean, mean)

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import timm
 import torch
 import torch.nn.functional as F
 from small_generators import small_generator
 
 from mmmask.errors import UserError
-from mmmask.metrics import Classifier, ImageScores
+from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, write
 from tasks.feature_maps import MEAN, STD, ClassifierMaps, ViTMaps
 from tasks.rewards import Adversarial, FrechetReward, Recognised
@@ -64,14 +65,29 @@ def test_an_adversary_of_texts_compares_directions(judge):
         reward.check(small_generator("joint", 16))
 
 
-def test_the_frechet_reward_is_what_all_images_are_worth_together(judge, tmp_path):
-    images, given = torch.rand(24, 1, 12, 12), torch.arange(24) % 3
-    np.savez(tmp_path / "real.npz", mu=np.full(8, 0.2), sigma=np.eye(8) * 0.01)
+def test_the_frechet_reward_is_how_much_an_image_lowers_the_distance(judge, tmp_path):
+    """To a distance of images of which one counts a little more, as if it was there several times."""
+    torch.manual_seed(1)
+    images, given = torch.rand(60, 1, 12, 12) * torch.rand(60, 1, 1, 1), torch.arange(60) % 3
+    with torch.no_grad():
+        features = judge[1](images).features.double()
+    spread = torch.randn(8, 8).double() * 0.1
+    real = {"mu": features.mean(0).numpy() + 0.1, "sigma": (spread @ spread.T + 0.01 * torch.eye(8)).numpy()}
+    np.savez(tmp_path / "real.npz", **real)
+
+    def distance(weights):
+        mean = weights @ features
+        covariance = (features - mean).T @ (weights[:, None] * (features - mean))
+        root = scipy.linalg.sqrtm(covariance.numpy() @ real["sigma"]).real
+        trace = np.trace(covariance.numpy() + real["sigma"] - 2 * root)
+        return np.square(mean.numpy() - real["mu"]).sum() + trace
+
     found = FrechetReward(tmp_path / "real.npz", judge[0])(images, given)
-    scores = ImageScores(judge[1])
-    scores.add_statistics(tmp_path / "real.npz")
-    scores.add_generated(images)
-    torch.testing.assert_close(found, torch.full((24,), -scores.compute()["frechet_distance"]))
+    even, little = torch.full((60,), 1 / 60).double(), 1e-5
+    for number in (0, 7, 59):
+        more = (1 - little) * even + little * F.one_hot(torch.tensor(number), 60)
+        assert float(found[number]) == pytest.approx((distance(even) - distance(more)) / little, rel=2e-3)
+    assert found.std() > 5e-4
 
 
 def test_recognised_is_the_chance_of_the_class(judge):
@@ -138,7 +154,7 @@ def test_what_is_missing_is_told(tmp_path, judge, dino):
         ViTMaps(dino[0])
     with pytest.raises(UserError, match="has 12 blocks, none of number 12"):
         ViTMaps(dino[0], "vit_tiny_patch16_224", blocks=(12,))
-    with pytest.raises(UserError, match=r"real\.npz does not exist"):
+    with pytest.raises(UserError, match=r"real\.npz is no file of statistics"):
         FrechetReward(tmp_path / "real.npz", judge[0])
     with pytest.raises(UserError, match="give either classes"):
         Adversarial(ClassifierMaps(judge[0]))
