@@ -87,7 +87,7 @@ class Adversarial(Reward):
 
 
 class FrechetReward(Reward):
-    """How much each image lowers the Frechet distance (FID) to real ones of all images that are judged together.
+    """Minus the Frechet distance (FID) to real images of all that are judged together, and how much each lowers it.
 
     Take several times as many at once as there are features. A policy that sees images deceives it: see
     docs/decoding.md.
@@ -107,16 +107,18 @@ class FrechetReward(Reward):
         self.register_buffer("root", matrix_power(covariance, 0.5), persistent=False)
 
     def forward(self, images: Tensor, given: Tensor) -> Tensor:
-        """The distance is |m - m_r|^2 + tr(S + S_r - 2 (S_r S)^1/2); minus its derivative by the weight of each image,
-        which moves m by d = f - m and S by d d^T - S."""
+        """The distance is |m - m_r|^2 + tr(S + S_r - 2 (S_r S)^1/2). An image of more weight moves m by d = f - m, and
+        S by d d^T - S."""
         features = self.__dict__["extractor"].to(images.device)(images).features.double()
         mean, root = self.get_buffer("mean"), self.get_buffer("root")
         deviation = features - features.mean(0)
         covariance = deviation.T @ deviation / len(deviation)
-        pull = torch.eye(len(mean), device=images.device) - root @ matrix_power(root @ covariance @ root, -0.5) @ root
-        by_mean = 2 * deviation @ (features.mean(0) - mean)
+        product, apart = root @ covariance @ root, features.mean(0) - mean
+        distance = apart @ apart + (covariance + root @ root - 2 * matrix_power(product, 0.5)).trace()
+        pull = torch.eye(len(mean), device=images.device) - root @ matrix_power(product, -0.5) @ root
+        by_mean = 2 * deviation @ apart
         by_covariance = ((deviation @ pull) * deviation).sum(1) - (pull * covariance).sum()
-        return -(by_mean + by_covariance).float()
+        return -(distance + by_mean + by_covariance).float()
 
 
 def matrix_power(matrix: Tensor, power: float) -> Tensor:
