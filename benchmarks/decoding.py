@@ -89,7 +89,7 @@ def of_seed(pictures, seed, family, out, look, train, evaluations, policies):
     starts = {f"policy from the cosine, {STEPS} steps": None, f"policy from the searched, {STEPS} steps": best}
     for name, start in starts.items():
         if policies and (start or "cosine" in name):
-            trained = model_of(pictures.fit_policy(run, seed, out / "looks.safetensors", start)[0])
+            trained = model_of(pictures.fit_policy(run, out, seed, start)[0])
             yield scored(name, trained, sampler_of(trained, None))
 
 

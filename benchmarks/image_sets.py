@@ -81,13 +81,16 @@ class ImageSet:
         folder, tokenizer = out / f"seed-{seed}" / family, out / f"tokenizer-{seed}"
         return folder, self.fit(self.generators[family], folder, seed, "--model.tokenizer", str(tokenizer))
 
-    def fit_policy(self, run, seed, looks, start=None):
-        """The same, of a policy for the generator of this run; `looks` is what its adversary looks through."""
-        options = ["--model.model", run, "--model.reward.init_args.features.init_args.classifier", looks]
+    def fit_policy(self, run, out, seed, start=None):
+        """The same, of a policy for the generator of this run; the best of its checkpoints in the eyes of the judge."""
+        options = ["--model.model", run, "--model.metric", "FrechetDistance"]
+        options += ["--model.metric.init_args.statistics", out / "real.npz"]
+        options += ["--model.metric.init_args.judge", out / "judge.safetensors", "--checkpoints.best", "val/metric"]
+        options += ["--model.reward.init_args.features.init_args.classifier", out / "looks.safetensors"]
         folder = run / "decoding" / "policy"
         if start is not None:  # a searched strategy: few deviations are worth a try
-            folder, options = folder.with_name("policy-searched"), [*options, "--model.start", start]
-            options += ["--model.spread", 0.3]
+            folder = folder.with_name("policy-searched")
+            options += ["--model.start", start, "--model.spread", 0.3, "--model.lr", 1e-4]
         return folder, self.fit(self.policy, folder, seed, *map(str, options))
 
 

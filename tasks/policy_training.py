@@ -24,6 +24,7 @@ from tasks.finished import fingerprint, model_of
 from tasks.generating import text_vectors
 from tasks.pictures import grid, show
 from tasks.rewards import Reward
+from tasks.searching import Metric
 from tasks.training.randomness import common_generator
 
 ROLLOUTS, JUDGED = range(2)  # what seeds are drawn for
@@ -55,6 +56,7 @@ class PolicyTraining(LightningModule):
         hidden, narrow, wide: sizes of the policy's network, and of the critic's.
         lr: of policy and critic.
         reward_lr: of the reward.
+        metric: what the images of a validation are worth, less is better; logged as val/metric, for checkpoints.best.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class PolicyTraining(LightningModule):
         wide: Sequence[int] = (1024, 512),
         lr: float = 1e-5,
         reward_lr: float = 1e-4,
+        metric: Metric | None = None,
     ) -> None:
         super().__init__()
         if min(images, draw_at_once, epochs, reward_updates) < 1 or min(spread, later_spread, lr, reward_lr) <= 0:
@@ -101,7 +104,8 @@ class PolicyTraining(LightningModule):
         self.epochs, self.reward_updates = epochs, reward_updates
         self.spreads, self.narrow_at = (spread, later_spread), narrow_at
         self.lr, self.reward_lr = lr, reward_lr
-        self.val_reward = MeanMetric()
+        self.val_reward, self.metric = MeanMetric(), metric
+        self._judged: list[tuple[Tensor, Tensor]] = []
 
     @property
     def spread(self) -> float:
@@ -143,12 +147,17 @@ class PolicyTraining(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         _, given = self._known(batch)
-        drawn = self._draw(given, range(batch_idx * len(given), (batch_idx + 1) * len(given)), 0.0)
-        self.val_reward.update(self._worth(drawn, given))
+        drawn = self._draw(given, self._seeds(batch_idx, JUDGED, len(given) * ranks()[1], training=False), 0.0)
+        self.val_reward(self._worth(drawn, given))
         self.log("val/reward", self.val_reward, prog_bar=True, batch_size=len(given))
+        if self.metric is not None:
+            self._judged.append((drawn, given))
 
     def on_validation_epoch_end(self) -> None:
-        """Pictures of the classes in order."""
+        """The metric; pictures of the classes in order."""
+        judged, self._judged = self._judged, []
+        if self.metric is not None:
+            self.log("val/metric", self.metric(judged), prog_bar=True, sync_dist=True)
         classes = self.decoder.parts["generator"].classes
         if classes is None:
             return
@@ -236,9 +245,9 @@ class PolicyTraining(LightningModule):
     def _worth(self, images: Tensor, given: Tensor) -> Tensor:
         return self.reward.eval()(images, given).float()
 
-    def _seeds(self, batch_idx: int, use: int, count: int) -> Tensor:
+    def _seeds(self, batch_idx: int, use: int, count: int, training: bool = True) -> Tensor:
         """Of the images of this rank; those of all ranks do not depend on how many there are."""
-        generator, (rank, world) = common_generator(self, True, batch_idx, use), ranks()
+        generator, (rank, world) = common_generator(self, training, batch_idx, use), ranks()
         return torch.randint(2**62, (count,), generator=generator)[rank::world]
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from tasks.finished import model_of
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, Reward
 from tasks.samplers import sampler_of
+from tasks.searching import Metric
 
 SIZES = {"hidden": 16, "narrow": 4, "wide": (16, 8)}
 QUIET = {
@@ -37,6 +38,13 @@ class Contrast(Reward):
 
     def forward(self, images, given):
         return images.flatten(1).std(1)
+
+
+class Flatness(Metric):
+    """The opposite; less is better."""
+
+    def __call__(self, drawn):
+        return -float(torch.cat([images.flatten(1).std(1) for images, _ in drawn]).mean())
 
 
 class Corners(FeatureMaps):
@@ -147,6 +155,7 @@ def run(model, make_shards, tmp_path):
             "max_steps": 2,
             "log_every_n_steps": 1,
             "val_check_interval": 1,
+            "callbacks": [{"class_path": "EMA", "init_args": {"decay": 0.5}}],
             "default_root_dir": str(tmp_path / "runs"),
         },
         "model": {
@@ -163,6 +172,7 @@ def run(model, make_shards, tmp_path):
                     },
                 },
                 "reward_updates": 2,
+                "metric": {"class_path": "test_policy_training.Flatness"},
                 "start": {"class_path": "mmmask.synthesis.CosineSchedule", "init_args": {"steps": 3}},
                 "images": 12,
                 "draw_at_once": 8,
@@ -171,6 +181,7 @@ def run(model, make_shards, tmp_path):
                 **{name: list(size) if isinstance(size, tuple) else size for name, size in SIZES.items()},
             },
         },
+        "checkpoints": {"best": "val/metric"},
         "data": {
             "class_path": "ShardData",
             "init_args": {
@@ -202,8 +213,12 @@ def test_a_resumed_training_is_the_uninterrupted_one(run, tmp_path):
 
 def test_a_run_decodes_by_its_policy(run, model, tmp_path, capsys):
     with open(run / "metrics.csv", newline="") as stream:
-        logged = [row for row in csv.DictReader(stream) if row["train/reward"]]
+        rows = list(csv.DictReader(stream))
+    logged = [row for row in rows if row["train/reward"]]
     assert len(logged) == 2  # a step is an iteration, however many updates it makes
+    metrics = [float(row["val/metric"]) for row in rows if row["val/metric"]]
+    assert metrics[0] != metrics[1]
+    assert (run / "checkpoints/best.ckpt").resolve().stem == f"step-{metrics.index(min(metrics)) + 1:08d}"
     assert list((run / "samples").glob("generated-step-*.png"))
     trained = model_of(run)
     sampler = sampler_of(trained, None)
