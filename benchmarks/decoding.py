@@ -90,7 +90,7 @@ def of_seed(pictures, seed, family, out, look, train, evaluations, policies):
     for name, start in starts.items():
         if policies and (start or "cosine" in name):
             trained = model_of(pictures.fit_policy(run, out, seed, start)[0])
-            yield scored(name, trained, sampler_of(trained, None))
+            yield scored(name, trained, sampler_of(trained))
 
 
 def statistics_of(train, look, path):

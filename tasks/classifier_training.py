@@ -10,9 +10,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from mmmask.errors import UserError, nearest
+from mmmask.errors import UserError
 from mmmask.metrics import Classifier
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
+from tasks.batches import entry, pictures
 from tasks.optimizing import adamw
 
 UNLABELLED = -1  # as the data readers mark a sample without a label
@@ -66,7 +67,7 @@ class ClassifierTraining(LightningModule):
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Look at classes while they are still on the CPU, where looking costs nothing."""
-        labels, classes = self._entry(batch, self.label), self.classifier.classes
+        labels, classes = entry(self, batch, self.label), self.classifier.classes
         if len(wrong := labels[(labels >= classes) | (labels < UNLABELLED)]):
             raise UserError(
                 f"ClassifierTraining: class {wrong[0].item()} in the data, but the classifier knows 0 to "
@@ -75,7 +76,7 @@ class ClassifierTraining(LightningModule):
         return batch
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        images, labels = self._images(batch), self._entry(batch, self.label)
+        images, labels = self._images(batch), entry(self, batch, self.label)
         total, count = _cross_entropy(self.classifier(images).logits, labels, self.label_smoothing)
         # The mean over the labelled samples of all ranks; DDP divides the sum of gradients by the number of ranks.
         loss = total * ranks()[1] / sum_over_ranks(count).clamp(min=1)
@@ -83,7 +84,7 @@ class ClassifierTraining(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        images, labels = self._images(batch), self._entry(batch, self.label)
+        images, labels = self._images(batch), entry(self, batch, self.label)
         logits = self.classifier(images).logits
         total, count = _cross_entropy(logits, labels)
         self.val_loss(total / count.clamp(min=1), count)
@@ -92,30 +93,18 @@ class ClassifierTraining(LightningModule):
         self.log("val/accuracy", self.val_accuracy, prog_bar=True, batch_size=len(images))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        images, labels = self._images(batch), self._entry(batch, self.label)
+        images, labels = self._images(batch), entry(self, batch, self.label)
         self.test_accuracy(self.classifier(images).logits, labels)
         self.log("test/accuracy", self.test_accuracy, batch_size=len(images))
 
     def _images(self, batch: dict[str, Any]) -> Tensor:
-        images, channels = self._entry(batch, self.image), self.classifier.channels
+        images, channels = pictures(self, batch, self.image), self.classifier.channels
         if images.shape[1] != channels:
             raise UserError(
                 f"ClassifierTraining: '{self.image}' has {images.shape[1]} channels, the classifier is for {channels}; "
                 "set its channels, or those of the reader."
             )
-        if "present" in batch and not batch["present"][self.image].all():
-            raise UserError(
-                f"ClassifierTraining: samples of a batch have no '{self.image}', only a stand-in (missing: mask). "
-                "Set data.missing to error, or give shards in which all have it."
-            )
-        return images if images.is_floating_point() else images.float() / 255
-
-    def _entry(self, batch: dict[str, Any], name: str) -> Tensor:
-        if name not in batch:
-            raise UserError(
-                f"ClassifierTraining: the batch has no '{name}', only {', '.join(sorted(batch))}.{nearest(name, batch)}"
-            )
-        return batch[name]
+        return images
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

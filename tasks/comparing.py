@@ -25,6 +25,6 @@ def _drawn(path: Path, changes: dict[str, Any], columns: int, seed: int) -> Tens
     model = model_of(path)
     generator, tokenizer = (model.part(name, path) for name in ("generator", "tokenizer"))
     given = torch.arange(columns) % generator.classes
-    sampler = sampler_of(model, changes.pop("schedule", None), **changes)
+    sampler = sampler_of(model, **changes)
     ids = sampler.sample(generator, given, range(seed, seed + columns))
     return tokenizer.decode(ids.unflatten(1, (tokenizer.grid, -1))).float()

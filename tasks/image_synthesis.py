@@ -13,13 +13,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from mmmask.errors import UserError, nearest
+from mmmask.errors import UserError
 from mmmask.masking import MaskContext, MaskSampler, RatioMask
 from mmmask.synthesis import ImageGenerator, Sampler
 from mmmask.tokenizers import ImageTokenizer, TextEncoder
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Memory, Split, TokenSet
 from mmmask.transformer import MaskedTransformer
+from tasks.batches import entry, pictures
 from tasks.finished import fingerprint, same_tokenizer, tokenizer_of
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import grid, show
@@ -206,14 +207,14 @@ class ImageSynthesis(LightningModule):
 
     def _ids(self, batch: dict[str, Any]) -> Tensor:
         """Token ids `(B, L)` of the batch; images are tokenized here."""
-        found = self._entry(batch, self.image)
+        found = pictures(self, batch, self.image)
         if found.ndim == 4:
             with torch.autocast(found.device.type, enabled=False):  # the same ids as in token shards
-                found = self._tokenizer().encode(found.float() / 255 if found.dtype == torch.uint8 else found)
+                found = self._tokenizer().encode(found)
         return found.flatten(1)
 
     def _given(self, batch: dict[str, Any]) -> Tensor:
-        given = self._entry(batch, self.given)
+        given = entry(self, batch, self.given)
         return given if isinstance(given, Tensor) else self._vectors(given)
 
     def _vectors(self, captions: Sequence[str]) -> Tensor:
@@ -223,13 +224,6 @@ class ImageSynthesis(LightningModule):
                 "shards with vectors."
             )
         return self.text_encoder.to(self.device)(captions)
-
-    def _entry(self, batch: dict[str, Any], name: str) -> Any:
-        if name not in batch:
-            raise UserError(
-                f"ImageSynthesis: the batch has no '{name}', only {', '.join(sorted(batch))}.{nearest(name, batch)}"
-            )
-        return batch[name]
 
     def _tokenizer(self) -> ImageTokenizer:
         if self.tokenizer is None:

@@ -13,17 +13,18 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from mmmask.errors import UserError, nearest
+from mmmask.errors import UserError
 from mmmask.heads import PolicyHead
 from mmmask.synthesis import AdaptiveSampler, Decoded, Noise, Policy, Schedule
 from mmmask.synthesis.adaptive import Looked
 from mmmask.tokenizers import ImageTokenizer
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from tasks import ppo
+from tasks.batches import entry, pictures
 from tasks.finished import fingerprint, model_of
 from tasks.generating import text_vectors
 from tasks.pictures import grid, show
-from tasks.rewards import Reward
+from tasks.rewards import LearningReward, Reward
 from tasks.searching import Metric
 from tasks.training.randomness import common_generator
 
@@ -121,7 +122,7 @@ class PolicyTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = [{"params": [*self.policy.parameters(), *self.critic.parameters()]}]
-        if self.reward.learns:
+        if isinstance(self.reward, LearningReward):
             groups.append({"params": list(self.reward.parameters()), "lr": self.reward_lr, "betas": (0.5, 0.999)})
         return torch.optim.Adam(groups, lr=self.lr)
 
@@ -141,8 +142,8 @@ class PolicyTraining(LightningModule):
         found = self._improve(rollout, spread, optimizer)
         self.log_dict({"train/policy": found.policy, "train/critic": found.critic}, batch_size=size)
         self.log("train/reward", worth.mean(), prog_bar=True, batch_size=size)
-        if self.reward.learns:
-            loss = self._learn_to_judge(real, given, batch_idx, optimizer)
+        if isinstance(self.reward, LearningReward):
+            loss = self._learn_to_judge(self.reward, real, given, batch_idx, optimizer)
             self.log("train/reward_loss", loss, prog_bar=True, batch_size=size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -195,7 +196,9 @@ class PolicyTraining(LightningModule):
             self._update(optimizer if epoch == 0 else optimizer.optimizer, (self.policy, self.critic))
         return found
 
-    def _learn_to_judge(self, real: Tensor, given: Tensor, batch_idx: int, optimizer: Any) -> Tensor:
+    def _learn_to_judge(
+        self, reward: LearningReward, real: Tensor, given: Tensor, batch_idx: int, optimizer: Any
+    ) -> Tensor:
         """Update the reward, each time with a part of the real images and as many fresh ones; the mean loss."""
         if len(real) < self.reward_updates:
             raise UserError(
@@ -206,9 +209,9 @@ class PolicyTraining(LightningModule):
         for part in torch.arange(len(real), device=self.device).tensor_split(self.reward_updates):
             drawn = self._draw(given[part], seeds[part.cpu()], self.spread)
             optimizer.zero_grad()
-            loss = self.reward.train().loss(real[part], drawn, given[part])
+            loss = reward.train().loss(real[part], drawn, given[part])
             loss.backward()
-            self._update(optimizer.optimizer, (self.reward,))
+            self._update(optimizer.optimizer, (reward,))
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
@@ -253,10 +256,9 @@ class PolicyTraining(LightningModule):
     @torch.no_grad()
     def _real(self, batch: dict[str, Any]) -> Tensor:
         """Real images `(B, C, H, W)` in 0..1; of tokens, what they stand for."""
-        found = self._entry(batch, self.image)
+        found = pictures(self, batch, self.image)
         if found.ndim < 4:
             return self._pictures(found.flatten(1))
-        found = found.float() / 255 if found.dtype == torch.uint8 else found
         return self._pictures(self._tokenizer.encode(found).flatten(1)) if self.as_decoded else found
 
     @property
@@ -265,7 +267,7 @@ class PolicyTraining(LightningModule):
 
     def _known(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Real images and their classes `(B,)` or text vectors; without those that have no class."""
-        given, classes = self._entry(batch, self.given), self.decoder.parts["generator"].classes
+        given, classes = entry(self, batch, self.given), self.decoder.parts["generator"].classes
         if not isinstance(given, Tensor):
             given = text_vectors(self.decoder, given).to(self.device)
         real = self._real(batch)
@@ -279,10 +281,3 @@ class PolicyTraining(LightningModule):
         if not known.any():
             raise UserError(f"PolicyTraining: none of the {len(given)} samples of a batch has a class.")
         return real[known], given[known]
-
-    def _entry(self, batch: dict[str, Any], name: str) -> Any:
-        if name not in batch:
-            raise UserError(
-                f"PolicyTraining: the batch has no '{name}', only {', '.join(sorted(batch))}.{nearest(name, batch)}"
-            )
-        return batch[name]

@@ -23,20 +23,22 @@ class Reward(nn.Module, ABC):
     What is frozen is no child of it: checkpoints hold what learns alone.
     """
 
-    learns = False
-
     @abstractmethod
     def forward(self, images: Tensor, given: Tensor) -> Tensor: ...
-
-    def loss(self, real: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
-        """Of one that learns: how badly it tells real images from drawn ones `(B, C, H, W)` of the same `given`."""
-        raise NotImplementedError(f"{type(self).__name__} learns nothing")
 
     def check(self, generator: ImageGenerator) -> None:
         """Refuse a generator whose images it cannot judge."""
 
 
-class Adversarial(Reward):
+class LearningReward(Reward):
+    """One that learns along with the policy."""
+
+    @abstractmethod
+    def loss(self, real: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
+        """How badly it tells real images from drawn ones `(B, C, H, W)` of the same `given`."""
+
+
+class Adversarial(LearningReward):
     """AdaNAT's own: a projected discriminator, which learns to tell drawn images as the policy learns to deceive it.
 
     Args:
@@ -46,8 +48,6 @@ class Adversarial(Reward):
         width: of the heads.
         dim: of the vector of a class, of which `depth` layers are made.
     """
-
-    learns = True
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ SCHEDULES = {
 PLAIN, RECAP = "mmmask.synthesis.Sampler", "mmmask.synthesis.ReCAP"
 
 
-def sampler_of(model: Model, schedule: str | None, local: int | None = None, **changes: float | None) -> Sampler:
+def sampler_of(model: Model, schedule: str | None = None, local: int | None = None, **changes: float | None) -> Sampler:
     """The model's sampler, with another schedule, cheap steps (ReCAP), number of steps, guidance or temperature if they
     are given."""
     wanted = {name: value for name, value in changes.items() if value is not None}

@@ -14,6 +14,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from mmmask.errors import UserError
 from mmmask.tokenizers import Adversary, ImageTokenizer, Perceptual
+from tasks.batches import pictures
 from tasks.optimizing import adamw
 from tasks.pictures import grid, show
 
@@ -85,7 +86,7 @@ class TokenizerTraining(LightningModule):
         return adamw(self, self, self.lr, self.betas, self.weight_decay, self.warmup_steps)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        images = self._images(batch)
+        images = pictures(self, batch, self.modality)
         reconstruction = self.tokenizer(images)
         mse = F.mse_loss(reconstruction.images.float(), images)
         losses = {"mse": mse}
@@ -140,24 +141,10 @@ class TokenizerTraining(LightningModule):
 
     def tokens(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The token ids `(B, h, w)` of a batch, by modality: what `mmmask tokenize` writes."""
-        return {self.modality: self.tokenizer.encode(self._images(batch).to(self.device))}
+        return {self.modality: self.tokenizer.encode(pictures(self, batch, self.modality).to(self.device))}
 
     def _there_and_back(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Images, their tokens, and the images that the tokens stand for."""
-        images = self._images(batch)
+        images = pictures(self, batch, self.modality)
         ids = self.tokenizer.encode(images)
         return images, ids, self.tokenizer.decode(ids).float().contiguous()  # as torchmetrics needs it
-
-    def _images(self, batch: dict[str, Any]) -> Tensor:
-        if self.modality not in batch:
-            raise UserError(
-                f"TokenizerTraining: the batch has no '{self.modality}', only {', '.join(sorted(batch))}; "
-                "set modality to one of them."
-            )
-        if "present" in batch and not batch["present"][self.modality].all():
-            raise UserError(
-                f"TokenizerTraining: samples of a batch have no '{self.modality}', only a stand-in (missing: mask). "
-                "Set data.missing to error, or give shards in which all have it."
-            )
-        images = batch[self.modality]
-        return images.float() / 255 if images.dtype == torch.uint8 else images

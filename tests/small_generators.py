@@ -28,16 +28,14 @@ def small_generator(mode, length):
     return model.eval()
 
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
-        "image_size": 16,
-        "patch": 4,
-        "dim": 16,
-        "width": 4,
-    },
-}
+def tokenizer_of(image_size, patch, words=24):
+    """How a small tokenizer is made."""
+    quantizer = {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": words, "dim": 4}}
+    sizes = {"image_size": image_size, "patch": patch, "dim": 16, "width": 4}
+    return {"class_path": "mmmask.tokenizers.ViTTokenizer", "init_args": {"quantizer": quantizer, **sizes}}
+
+
+TOKENIZER = tokenizer_of(image_size=16, patch=4)
 BACKBONE = {
     "class_path": "mmmask.transformer.AutoNAT",
     "init_args": {"vocab_size": 24, "tokens": 16, "classes": 3, "dim": 16, "depth": 3, "heads": 2},

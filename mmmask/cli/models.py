@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from mmmask.cli.calling import call, listed
 from mmmask.cli.training import know_classes
+from mmmask.errors import UserError
 
 
 def tokenize(
@@ -43,6 +45,8 @@ def tokenize(
         modalities = {"image": Image(field, size=tokenizer.image_size, channels=tokenizer.channels)}
     else:
         task, data = load_run(run)
+        if not isinstance(task, TokenizerTraining):
+            raise UserError(f"{run} is a run of {type(task).__name__}: give the run folder of a tokenizer.")
         modalities = data.modalities
     fields = [kept.strip() for kept in keep.split(",") if kept.strip()]
     report = write_token_shards(shards, modalities, task.tokens, out, fields, batch_size, overwrite)
@@ -50,9 +54,10 @@ def tokenize(
 
 
 def generate(arguments: list[str]) -> int:
-    """`--class` cannot be the name of a parameter, so it is spelled differently on the way."""
+    """`--class` cannot be the name of a parameter, so it is spelled `--classes` on the way."""
     from tasks.generating import generate
 
+    arguments = [re.sub("^--classes(?=$|=)", "--class", word) for word in arguments]
     arguments = listed(listed(arguments, "--class", ","), "--text", None)
     return call(generate, ["--classes" if word == "--class" else word for word in arguments], "generate", False)
 

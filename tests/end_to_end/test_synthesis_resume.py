@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from small_generators import tokenizer_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stoppable_run import differences, state
@@ -14,16 +15,7 @@ from stoppable_run import differences, state
 from mmmask.cli import main
 from mmmask.pretrained.model_files import Model, build, write
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
-        "image_size": 32,
-        "patch": 8,
-        "dim": 16,
-        "width": 4,
-    },
-}
+TOKENIZER = tokenizer_of(image_size=32, patch=8)
 BACKBONES = {
     "ENAT": {"encoder_depth": 2, "decoder_depth": 2},
     "AutoNAT": {"depth": 3},

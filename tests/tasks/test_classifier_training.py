@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from quiet import QUIET
 from torch.utils.data import DataLoader
 
 from mmmask.cli import main
@@ -15,13 +16,6 @@ from tasks.classifier_training import ClassifierTraining
 from tasks.evaluating import extractor_of
 from tasks.finished import model_of
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-}
 READERS = {
     "image": {"class_path": "Image", "init_args": {"field": "jpg", "size": 16, "channels": 3}},
     "label": {"class_path": "Label"},
@@ -163,6 +157,12 @@ def test_a_run_is_a_judge_and_so_is_its_export(run, tmp_path):
         assert torch.equal(judge.body[0][1].running_mean, trained["classifier.body.0.1.running_mean"])
         assert torch.equal(judge(images).features, model_of(run).parts["classifier"](images).features)
     assert read(tmp_path / "folder").parts.keys() == {"classifier"}
+
+
+def test_it_makes_no_tokens(run, make_shards, tmp_path, capsys):
+    assert main(["tokenize", str(run), make_shards([2], "sources"), str(tmp_path / "out")]) == 2
+    assert "is a run of ClassifierTraining: give the run folder of a tokenizer." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_without_a_classifier_is_no_judge(tmp_path):

@@ -8,6 +8,7 @@ import torch
 import yaml
 from nat_reference import vectors
 from PIL import Image
+from small_generators import tokenizer_of
 
 from datamodules import Array, Label, ShardData
 from datamodules import Image as Picture
@@ -17,16 +18,7 @@ from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import ENATSchedule, Sampler
 from tasks.samplers import sampler_of
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
-        "image_size": 32,
-        "patch": 4,
-        "dim": 16,
-        "width": 4,
-    },
-}
+TOKENIZER = tokenizer_of(image_size=32, patch=4)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +61,9 @@ def test_an_imported_model_draws_a_grid_a_strip_and_a_film(imported, tmp_path, c
 def test_images_of_a_seed_are_the_same_in_any_batch(imported, tmp_path):
     generate(imported, tmp_path / "a.png", "--class", "3,7", "--n", 3, "--batch_size", 4)
     generate(imported, tmp_path / "b.png", "--class", "3,7", "--n", 3, "--batch_size", 1)
+    generate(imported, tmp_path / "d.png", "--classes", 3, 7, "--n", 3)  # as the help says it
     assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
+    assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "d.png")).all()
     generate(imported, tmp_path / "c.png", "--class", "3,7", "--n", 3, "--seed", 9)
     assert (pixels(tmp_path / "a.png") != pixels(tmp_path / "c.png")).any()
 

@@ -6,22 +6,14 @@ import pytest
 import torch
 from nat_reference import vectors
 from PIL import Image
+from small_generators import tokenizer_of
 
 from mmmask.cli import main
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import AdaptiveSampler
 from tasks.samplers import sampler_of
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 24, "dim": 4}},
-        "image_size": 32,
-        "patch": 2,
-        "dim": 16,
-        "width": 4,
-    },
-}
+TOKENIZER = tokenizer_of(image_size=32, patch=2)
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def import_(files, *options):
 def test_a_published_policy_decodes_with_its_generator(files, capsys):
     assert import_(files, "--policy", files / "policy.pth", "--policy_steps", 4) == 0
     model = read(files / "out")
-    sampler = sampler_of(model, None)
+    sampler = sampler_of(model)
     assert isinstance(sampler, AdaptiveSampler)
     weight = model.parts["policy"].actor.layers[0].weight
     assert torch.equal(weight, vectors("adanat_policy_weights")["policy.actor.linear1.weight"] + 0.01)  # the old one

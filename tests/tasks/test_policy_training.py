@@ -8,6 +8,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 from processes import together
+from quiet import QUIET
 from small_generators import TOKENIZER, write_small_model
 from torch.utils.data import DataLoader
 
@@ -23,14 +24,6 @@ from tasks.samplers import sampler_of
 from tasks.searching import Metric
 
 SIZES = {"hidden": 16, "narrow": 4, "wide": (16, 8)}
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "use_distributed_sampler": False,
-}
 
 
 class Contrast(Reward):
@@ -221,7 +214,7 @@ def test_a_run_decodes_by_its_policy(run, model, tmp_path, capsys):
     assert (run / "checkpoints/best.ckpt").resolve().stem == f"step-{metrics.index(min(metrics)) + 1:08d}"
     assert list((run / "samples").glob("generated-step-*.png"))
     trained = model_of(run)
-    sampler = sampler_of(trained, None)
+    sampler = sampler_of(trained)
     assert isinstance(sampler, AdaptiveSampler)
     assert sampler.policy.steps == 3
     assert sampler.policy.smoothing == 0.25
@@ -229,7 +222,7 @@ def test_a_run_decodes_by_its_policy(run, model, tmp_path, capsys):
     ids = sampler.sample(trained.parts["generator"], given, seeds)
     assert main(["export", str(run), str(tmp_path / "exported")]) == 0
     again = read(tmp_path / "exported")
-    assert torch.equal(sampler_of(again, None).sample(again.parts["generator"], given, seeds), ids)
+    assert torch.equal(sampler_of(again).sample(again.parts["generator"], given, seeds), ids)
     picture, trace = str(tmp_path / "a.png"), str(tmp_path / "t.png")
     assert main(["generate", "--checkpoint", str(run), "--n", "2", "--out", picture, "--trace", trace]) == 0
     write_small_model(model, seed=1)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from small_generators import tokenizer_of
 
 from mmmask.cli import main
 from mmmask.errors import UserError
@@ -67,15 +68,7 @@ def test_clip_score_is_the_cosine(clip):
     assert score.compute() == pytest.approx(100 * expected.clamp(min=0).mean().item(), abs=1e-3)
 
 
-TOKENIZER = {
-    "class_path": "mmmask.tokenizers.ViTTokenizer",
-    "init_args": {
-        "quantizer": {"class_path": "mmmask.tokenizers.CosineQuantizer", "init_args": {"vocab_size": 12, "dim": 4}},
-        "image_size": 16,
-        "dim": 16,
-        "width": 4,
-    },
-}
+TOKENIZER = tokenizer_of(image_size=16, patch=4, words=12)
 BACKBONE = {
     "class_path": "mmmask.transformer.AutoNAT",
     "init_args": {

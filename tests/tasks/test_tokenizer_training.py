@@ -5,20 +5,13 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
+from quiet import QUIET
 from torch.utils.data import DataLoader
 from torchvision import models
 
 from mmmask.errors import UserError
 from mmmask.tokenizers import Adversary, CosineQuantizer, Perceptual, ViTTokenizer
 from tasks.tokenizer_training import CodeUse, TokenizerTraining
-
-QUIET = {
-    "accelerator": "cpu",
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "log_every_n_steps": 1,
-}
 
 
 def samples(count, seed=0):
@@ -39,7 +32,7 @@ def task(channels=1, **settings):
 
 
 def test_training_lowers_the_validation_error_and_leaves_pictures(tmp_path):
-    trainer = Trainer(max_epochs=60, check_val_every_n_epoch=30, logger=CSVLogger(tmp_path), **QUIET)
+    trainer = Trainer(max_epochs=60, check_val_every_n_epoch=30, **QUIET | {"logger": CSVLogger(tmp_path)})
     model = task()
     before = trainer.validate(model, loader(seed=1), verbose=False)[0]
     trainer.fit(model, loader(), loader(seed=1))
@@ -52,7 +45,7 @@ def test_training_lowers_the_validation_error_and_leaves_pictures(tmp_path):
 
 
 def test_the_picture_holds_the_first_sixteen_originals_over_their_reconstructions(tmp_path):
-    trainer = Trainer(logger=CSVLogger(tmp_path), **QUIET)
+    trainer = Trainer(**QUIET | {"logger": CSVLogger(tmp_path)})
     model, data = task(), loader(count=24, batch_size=10)
     trainer.validate(model, data, verbose=False)
     (path,) = tmp_path.rglob("*.png")
@@ -88,7 +81,7 @@ def test_uint8_and_float_batches_are_the_same_images():
 def test_the_test_error_is_that_of_all_images(tmp_path, channels):
     model = task(channels)
     data = [sample | {"image": sample["image"].expand(channels, 8, 8)} for sample in samples(24)]
-    trainer = Trainer(logger=False, default_root_dir=tmp_path, **QUIET)
+    trainer = Trainer(default_root_dir=tmp_path, **QUIET)
     result = trainer.test(model, DataLoader(data, 10), verbose=False)[0]
     images = torch.stack([s["image"] for s in data]) / 255
     ids = model.tokenizer.encode(images)
@@ -104,7 +97,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path):
             rates.append(self.optimizers().param_groups[0]["lr"])
 
     model = Watched(task().tokenizer, lr=1e-3, warmup_steps=4)
-    Trainer(max_steps=20, logger=False, default_root_dir=tmp_path, **QUIET).fit(model, loader())
+    Trainer(max_steps=20, default_root_dir=tmp_path, **QUIET).fit(model, loader())
     assert len(rates) == 20
     assert rates[:5] == sorted(rates[:5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
@@ -112,7 +105,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path):
 
 
 def test_an_endless_run_and_a_missing_modality_are_named(tmp_path):
-    trainer = Trainer(max_epochs=-1, logger=False, default_root_dir=tmp_path, **QUIET)
+    trainer = Trainer(max_epochs=-1, default_root_dir=tmp_path, **QUIET)
     with pytest.raises(UserError, match="set trainer.max_steps"):
         trainer.fit(task(), loader())
     with pytest.raises(UserError, match="no 'rgb', only image, key"):
@@ -138,7 +131,7 @@ def test_an_adversary_and_perception_train_along_in_the_same_steps(tmp_path):
     model = TokenizerTraining(tokenizer, perceptual, adversary, warmup_steps=0)
     before = {name: value.clone() for name, value in model.named_parameters()}
     images = [{"key": str(i), "image": torch.rand(1, 32, 32)} for i in range(8)]
-    trainer = Trainer(max_steps=2, logger=False, **QUIET)
+    trainer = Trainer(max_steps=2, **QUIET)
     trainer.fit(model, DataLoader(images, 4))
     changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"tokenizer", "adversary"}
