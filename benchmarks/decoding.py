@@ -1,14 +1,15 @@
 """Decoding that reuses, is searched, adapts, on Fashion-MNIST or on the OpenMoji drawings of `emoji-aligned`.
 
     python benchmarks/decoding.py --seeds 1 2 3 [--data emoji-aligned] [--families AutoNAT ENAT] [--evaluations 80]
-        [--policies]
+        [--policies Adversarial FrechetReward]
 
 What is not there yet is trained with the shipped configurations: a tokenizer and a generator of each family for each
 seed (for Fashion-MNIST the same as by `benchmarks/synthesis.py`), and the classifier that judges. For each seed's
 model: plain steps against ReCAP (one or two local steps after each full one) at equal FLOPs, and the cosine schedule
 against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance), all scored with
-1,000 images of other seeds than the search looked at. With --policies, two policies (AdaNAT) too: one that began with
-the cosine, one that began with what was searched; their adversary looks through another classifier than the judge.
+1,000 images of other seeds than the search looked at. With --policies, policies (AdaNAT) that began with the cosine
+too: trained by an adversary, which looks through another classifier than the judge; or, as the search, by what it
+sees itself (the Frechet distance, or how sure it is of the class).
 """
 
 import argparse
@@ -37,7 +38,8 @@ from mmmask.synthesis import CosineSchedule, ReCAP, ReCAPSchedule, Sampler
 from tasks.finished import model_of
 from tasks.samplers import sampler_of
 
-STEPS = 4  # of the search
+STEPS = 4  # of the search, and of the policies
+REWARDS = ("Adversarial", "FrechetReward", "Recognised")
 
 
 def cooling(steps, full=0, local=0):
@@ -86,11 +88,9 @@ def of_seed(pictures, seed, family, out, look, train, evaluations, policies):
     best = searched(run, notes, seed, evaluations) if evaluations else None
     if best:
         yield scored(f"searched, {STEPS} steps", model, sampler_of(model, str(best)), f"searched-{evaluations}")
-    starts = {f"policy from the cosine, {STEPS} steps": None, f"policy from the searched, {STEPS} steps": best}
-    for name, start in starts.items():
-        if policies and (start or "cosine" in name):
-            trained = model_of(pictures.fit_policy(run, out, seed, start)[0])
-            yield scored(name, trained, sampler_of(trained))
+    for reward in policies:
+        trained = model_of(pictures.fit_policy(run, out, seed, reward)[0])
+        yield scored(f"policy, {STEPS} steps, {reward}", trained, sampler_of(trained))
 
 
 def statistics_of(train, look, path):
@@ -108,9 +108,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--families", nargs="+", help="AutoNAT, ENAT (default: all that there are for the data)")
     parser.add_argument("--evaluations", type=int, default=80, help="strategies to judge in a search; 0: no search")
-    parser.add_argument(
-        "--policies", action="store_true", help="train policies too: from the cosine, from the searched"
-    )
+    parser.add_argument("--policies", nargs="*", default=[], choices=REWARDS, help="train these policies too")
     parser.add_argument("--out", type=Path, help="folder of models and notes (default: runs/benchmark_...)")
     arguments = parser.parse_args()
     pictures = SETS[arguments.data]

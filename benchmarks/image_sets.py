@@ -81,16 +81,18 @@ class ImageSet:
         folder, tokenizer = out / f"seed-{seed}" / family, out / f"tokenizer-{seed}"
         return folder, self.fit(self.generators[family], folder, seed, "--model.tokenizer", str(tokenizer))
 
-    def fit_policy(self, run, out, seed, start=None):
+    def fit_policy(self, run, out, seed, reward):
         """The same, of a policy for the generator of this run; the best of its checkpoints in the eyes of the judge."""
-        options = ["--model.model", run, "--model.metric", "FrechetDistance"]
-        options += ["--model.metric.init_args.statistics", out / "real.npz"]
-        options += ["--model.metric.init_args.judge", out / "judge.safetensors", "--checkpoints.best", "val/metric"]
-        options += ["--model.reward.init_args.features.init_args.classifier", out / "looks.safetensors"]
-        folder = run / "decoding" / "policy"
-        if start is not None:  # a searched strategy: few deviations are worth a try
-            folder = folder.with_name("policy-searched")
-            options += ["--model.start", start, "--model.spread", 0.3, "--model.lr", 1e-4]
+        eyes = {"statistics": out / "real.npz", "judge": out / "judge.safetensors"}
+        options = ["--model.model", run, "--model.metric", "FrechetDistance", "--checkpoints.best", "val/metric"]
+        options += [word for name in eyes for word in (f"--model.metric.init_args.{name}", eyes[name])]
+        if reward == "Adversarial":
+            options += ["--model.reward.init_args.features.init_args.classifier", out / "looks.safetensors"]
+        else:
+            given = eyes if reward == "FrechetReward" else {"judge": eyes["judge"]}
+            spec = {"class_path": reward, "init_args": {name: str(path) for name, path in given.items()}}
+            options += ["--model.reward", json.dumps(spec), "--model.images", 512, "--model.draw_at_once", 512]
+        folder = run / "decoding" / f"policy-{reward}"
         return folder, self.fit(self.policy, folder, seed, *map(str, options))
 
 

@@ -15,7 +15,7 @@ from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.metrics import ClipScore, Extractor, ImageScores, Inception
 from tasks.finished import model_of
-from tasks.generating import Dtype, chosen_device, text_vectors
+from tasks.generating import Dtype, check_seed, chosen_device, text_vectors
 from tasks.samplers import sampler_of
 
 
@@ -36,10 +36,10 @@ class Evaluation:
     """A model, and the scores of what it draws: of classes in turn, or of captions."""
 
     def __init__(self, checkpoint: Path, extractor: Extractor, device: str = "auto", dtype: Dtype = "float32") -> None:
-        self.checkpoint, self.model, self.device = checkpoint, model_of(checkpoint), chosen_device(device)
-        self.dtype = dtype
-        self.generator = self.model.part("generator", checkpoint).to(self.device, getattr(torch, dtype))
-        self.tokenizer = self.model.part("tokenizer", checkpoint).to(self.device)
+        self.checkpoint, self.device, self.dtype = checkpoint, chosen_device(device), dtype
+        self.model = model_of(checkpoint).to(self.device)
+        self.generator = self.model.part("generator", checkpoint).to(getattr(torch, dtype))
+        self.tokenizer = self.model.part("tokenizer", checkpoint)
         self.scores = ImageScores(extractor.to(self.device))
         self.captions: list[str] | None = None
         self.clip: ClipScore | None = None
@@ -74,8 +74,11 @@ class Evaluation:
         **changes: float | None,
     ) -> dict[str, Any]:
         """Draw `n` images and score them; `out` gets a line with scores and all settings."""
-        if n < 1 or batch_size < 1:
-            raise UserError(f"evaluate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
+        if n < 2 or batch_size < 1:
+            raise UserError(f"evaluate: n must be 2 or more, batch_size 1 or more; they are {n} and {batch_size}.")
+        check_seed(seed)
+        if out is not None and out.is_dir():
+            raise UserError(f"{out} is a folder: give a file for the line of scores.")
         sampler = sampler_of(self.model, schedule, local, **changes)
         for start in track(range(0, n, batch_size), "drawing", console=Console(stderr=True), transient=True):
             numbers = range(start, min(n, start + batch_size))

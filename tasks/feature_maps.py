@@ -93,7 +93,9 @@ class ViTMaps(FeatureMaps):
         return self._maps
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...], x: Tensor) -> None:
-        self._maps.append((x[:, 1:] + x[:, :1]).mT)
+        first = self.net.num_prefix_tokens  # that of the class, and registers
+        patches = x[:, first:] + x[:, :1] if self.net.has_class_token else x[:, first:]
+        self._maps.append(patches.mT)
 
     def _sized(self, images: Tensor) -> Tensor:
         beyond = images.shape[-1] - self.size

@@ -74,10 +74,16 @@ def policy_fits(policy: Policy, generator: ImageGenerator, path: Path) -> None:
 
 def fingerprint(module: nn.Module) -> str:
     """What tells a tokenizer, or a generator, from all others: a digest of its weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    weights = sorted(module.state_dict().items())
+    return digest(*(name.encode() + value.detach().cpu().contiguous().numpy().tobytes() for name, value in weights))
+
+
+def digest(*parts: bytes) -> str:
+    """What tells these bytes from all others."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:16]
 
 
 def same_tokenizer(tokenizer: ImageTokenizer, checkpoint: Mapping[str, Any], name: object) -> None:
@@ -98,7 +104,7 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
     assert isinstance(generator, ImageGenerator)
     parts: dict[str, Any] = {"generator": generator, "sampler": build(specs["sampler"], trusted=True)}
     if given.get("tokenizer"):
-        parts["tokenizer"], specs["tokenizer"] = tokenizer_of(Path(given["tokenizer"]), generator)
+        parts["tokenizer"], specs["tokenizer"] = tokenizer_of(_needed(given["tokenizer"], source), generator)
     if given.get("text_encoder"):
         specs["text_encoder"] = given["text_encoder"]
         parts["text_encoder"] = build(specs["text_encoder"], trusted=True)
@@ -107,7 +113,7 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
 
 def _with_policy(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
     """The generator that a policy was trained for, with the policy."""
-    model = model_of(Path(given["model"]))
+    model = model_of(_needed(given["model"], source))
     generator = model.part("generator", given["model"])
     if content.get("generator") != fingerprint(generator):
         raise UserError(f"{source} is of a policy for another generator than {given['model']} holds now.")
@@ -117,6 +123,16 @@ def _with_policy(given: dict[str, Any], weights: dict[str, Any], content: Mappin
     spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**features, "steps": steps, **sizes}}
     policy = _trained(spec, "policy", weights, source)
     return Model({**model.parts, "policy": policy}, {**model.specs, "policy": spec})
+
+
+def _needed(name: str, source: Path) -> Path:
+    """What a run was trained with."""
+    if not (path := Path(name)).exists():
+        raise UserError(
+            f"{source} was trained with {name}, which is not there (seen from {Path.cwd()}): go where it was trained, "
+            f"or write in its config.yaml where {path.name} is now. mmmask export makes one file of all that it needs."
+        )
+    return path
 
 
 def _trained(spec: Spec, name: str, weights: dict[str, Any], source: Path) -> nn.Module:

@@ -76,10 +76,11 @@ def generate(
     """
     if n < 1 or batch_size < 1:
         raise UserError(f"generate: n and batch_size must be 1 or more; they are {n} and {batch_size}.")
+    check_seed(seed)
     _check_names(out, strip, trace, gif)
-    model = model_of(checkpoint)
     where = chosen_device(device)
-    generator, tokenizer = (model.part(name, checkpoint).to(where) for name in ("generator", "tokenizer"))
+    model = model_of(checkpoint).to(where)
+    generator, tokenizer = (model.part(name, checkpoint) for name in ("generator", "tokenizer"))
     generator.to(getattr(torch, dtype))
     sampler = sampler_of(model, schedule, local, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
@@ -122,6 +123,12 @@ def chosen_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device '{name}' here: give cpu, cuda, cuda:1, mps or auto.") from error
     return device
+
+
+def check_seed(seed: int) -> None:
+    """Seeds, and those of further images, are numbers of 64 bits."""
+    if not 0 <= seed < 2**62:
+        raise UserError(f"seed is {seed}; give a number from 0 to below 2^62.")
 
 
 def _check_names(*paths: Path | None) -> None:

@@ -26,7 +26,7 @@ def import_(
     encoder_depth: int | None = None,
     image_size: int | None = None,
     policy: Path | None = None,
-    policy_steps: int = 8,
+    policy_steps: int | None = None,
 ) -> None:
     """Make a model of ours of a published checkpoint: AutoNAT, ENAT, or the MaskGIT VQGAN.
 
@@ -38,7 +38,7 @@ def import_(
         encoder_depth: blocks before the decoder, which ENAT's files do not tell.
         image_size: pixels of the pictures that a VQGAN is for (default 256; 512 for ENAT's larger models).
         policy: published policy of AdaNAT to decode with.
-        policy_steps: decoding steps that it was trained for, which its file does not tell.
+        policy_steps: decoding steps that it was trained for, if its file does not tell.
     """
     model = read_published(checkpoint, heads, encoder_depth, image_size)
     if tokenizer is not None:
@@ -62,7 +62,10 @@ def export(run: Path, out: Path, published: bool = False) -> None:
         published: write the weights alone, as the published code of AutoNAT, ENAT or the VQGAN names them (a .pth).
     """
     if published:
-        weights = write_published(model_of(run))
+        model = model_of(run)
+        if "policy" in model.parts:
+            raise UserError(f"{run} decodes by a policy, for which the published code has no file: export without it.")
+        weights = write_published(model)
         with written_whole(out) as stream:
             torch.save(weights, stream)
         print(out)

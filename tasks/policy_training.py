@@ -23,9 +23,9 @@ from tasks import ppo
 from tasks.batches import entry, pictures
 from tasks.finished import fingerprint, model_of
 from tasks.generating import text_vectors
+from tasks.image_metrics import ImageMetric
 from tasks.pictures import grid, show
 from tasks.rewards import LearningReward, Reward
-from tasks.searching import Metric
 from tasks.training.randomness import common_generator
 
 ROLLOUTS, JUDGED = range(2)  # what seeds are drawn for
@@ -81,13 +81,13 @@ class PolicyTraining(LightningModule):
         wide: Sequence[int] = (1024, 512),
         lr: float = 1e-5,
         reward_lr: float = 1e-4,
-        metric: Metric | None = None,
+        metric: ImageMetric | None = None,
     ) -> None:
         super().__init__()
-        if min(images, draw_at_once, epochs, reward_updates) < 1 or min(spread, later_spread, lr, reward_lr) <= 0:
+        if images < 2 or min(draw_at_once, epochs, reward_updates) < 1 or min(spread, later_spread, lr, reward_lr) <= 0:
             raise UserError(
-                "PolicyTraining: images, draw_at_once, epochs and reward_updates must be 1 or more; spread, "
-                "later_spread, lr and reward_lr above 0."
+                "PolicyTraining: images must be 2 or more, for they are compared with each other; draw_at_once, epochs "
+                "and reward_updates 1 or more; spread, later_spread, lr and reward_lr above 0."
             )
         self.automatic_optimization = False
         self.decoder = model_of(model)  # no child: it is not trained
@@ -106,7 +106,6 @@ class PolicyTraining(LightningModule):
         self.spreads, self.narrow_at = (spread, later_spread), narrow_at
         self.lr, self.reward_lr = lr, reward_lr
         self.val_reward, self.metric = MeanMetric(), metric
-        self._judged: list[tuple[Tensor, Tensor]] = []
 
     @property
     def spread(self) -> float:
@@ -134,31 +133,30 @@ class PolicyTraining(LightningModule):
             raise UserError("the checkpoint is of a policy for another generator: set model to the one it began with.")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        real, given = self._known(batch)
-        size = len(given)
-        spread = self.spread
+        given, known = self._known(batch)
+        size, spread = len(given), self.spread
         optimizer: Any = self.optimizers()
         rollout, worth = self._roll_out(given, self._seeds(batch_idx, ROLLOUTS, self.images), spread)
         found = self._improve(rollout, spread, optimizer)
         self.log_dict({"train/policy": found.policy, "train/critic": found.critic}, batch_size=size)
         self.log("train/reward", worth.mean(), prog_bar=True, batch_size=size)
         if isinstance(self.reward, LearningReward):
-            loss = self._learn_to_judge(self.reward, real, given, batch_idx, optimizer)
+            loss = self._learn_to_judge(self.reward, self._real(batch)[known], given, batch_idx, optimizer)
             self.log("train/reward_loss", loss, prog_bar=True, batch_size=size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        _, given = self._known(batch)
+        given, _ = self._known(batch)
         drawn = self._draw(given, self._seeds(batch_idx, JUDGED, len(given) * ranks()[1], training=False), 0.0)
         self.val_reward(self._worth(drawn, given))
         self.log("val/reward", self.val_reward, prog_bar=True, batch_size=len(given))
         if self.metric is not None:
-            self._judged.append((drawn, given))
+            self.metric.update(drawn, given)
 
     def on_validation_epoch_end(self) -> None:
         """The metric; pictures of the classes in order."""
-        judged, self._judged = self._judged, []
         if self.metric is not None:
-            self.log("val/metric", self.metric(judged), prog_bar=True, sync_dist=True)
+            self.log("val/metric", self.metric.compute().float(), prog_bar=True)  # over all ranks
+            self.metric.reset()
         classes = self.decoder.parts["generator"].classes
         if classes is None:
             return
@@ -168,6 +166,8 @@ class PolicyTraining(LightningModule):
 
     def _roll_out(self, given: Tensor, seeds: Tensor, spread: float) -> tuple[ppo.Rollout, Tensor]:
         """Draw an image for each seed; what was seen and done, and what the images are worth."""
+        shape = len(seeds) * self.policy.steps, self.policy.tokens, self.policy.channels
+        kept, filled = torch.empty(shape, dtype=torch.float16), 0
         parts: list[tuple[Tensor, ...]] = []
         worths: list[Tensor] = []
         for some, own in self._batches(given, seeds):
@@ -177,14 +177,13 @@ class PolicyTraining(LightningModule):
                 step = torch.full((len(some),), number, device=self.device)
                 with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                     mean, value = self.policy.mean(features.float(), step), self.critic(features.float(), step)
-                chances = ppo.chances(looked.actions, mean, spread)
-                parts.append((features.cpu(), step, looked.actions, chances, value[:, 0]))
+                parts.append((step, looked.actions, ppo.chances(looked.actions, mean, spread), value[:, 0]))
+                kept[filled : filled + len(some)] = features
+                filled += len(some)
             worths.append(self._worth(self._pictures(ids), some))
         returns = torch.cat([worth.repeat(self.policy.steps) for worth in worths])
-        with torch.autocast("cpu", enabled=False):  # it knows no 16-bit floats but its own
-            features, steps, actions, chances, values = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        seen = ppo.Rollout(features, steps, actions, chances, values, ppo.normalised(returns).cpu())
-        return seen, torch.cat(worths)
+        steps, actions, chances, values = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        return ppo.Rollout(kept, steps, actions, chances, values, ppo.normalised(returns).cpu()), torch.cat(worths)
 
     def _improve(self, rollout: ppo.Rollout, spread: float, optimizer: Any) -> ppo.Terms:
         """Update policy and critic, in full precision."""
@@ -200,14 +199,11 @@ class PolicyTraining(LightningModule):
         self, reward: LearningReward, real: Tensor, given: Tensor, batch_idx: int, optimizer: Any
     ) -> Tensor:
         """Update the reward, each time with a part of the real images and as many fresh ones; the mean loss."""
-        if len(real) < self.reward_updates:
-            raise UserError(
-                f"PolicyTraining: a batch of {len(real)} real images cannot be parted among {self.reward_updates} "
-                "updates of the reward: set data.batch_size higher."
-            )
-        seeds, losses = self._seeds(batch_idx, JUDGED, len(real) * ranks()[1]), []
-        for part in torch.arange(len(real), device=self.device).tensor_split(self.reward_updates):
-            drawn = self._draw(given[part], seeds[part.cpu()], self.spread)
+        count = max(len(real), self.reward_updates)  # few, at the end of an epoch, are shown more than once
+        seeds, losses = self._seeds(batch_idx, JUDGED, count * ranks()[1]), []
+        for places in torch.arange(count).tensor_split(self.reward_updates):
+            part = (places % len(real)).to(self.device)
+            drawn = self._draw(given[part], seeds[places], self.spread)
             optimizer.zero_grad()
             loss = reward.train().loss(real[part], drawn, given[part])
             loss.backward()
@@ -231,9 +227,11 @@ class PolicyTraining(LightningModule):
         return torch.cat(drawn)
 
     def _batches(self, given: Tensor, seeds: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        """What is drawn at once: of each seed, with what is given in turn."""
+        """What is drawn at once, of each seed, with what is given in turn: equally many, for a reward may judge them
+        together."""
         turns = torch.arange(len(seeds), device=given.device) % len(given)
-        return zip(given[turns].split(self.draw_at_once), seeds.split(self.draw_at_once), strict=True)
+        times = -(-len(seeds) // self.draw_at_once)
+        return zip(given[turns].tensor_split(times), seeds.tensor_split(times), strict=True)
 
     def _decoding(self, given: Tensor, seeds: Tensor, spread: float) -> Iterator[tuple[Decoded, Looked]]:
         generator = self.decoder.parts["generator"].to(self.device)
@@ -266,13 +264,12 @@ class PolicyTraining(LightningModule):
         return self.decoder.parts["tokenizer"].to(self.device)
 
     def _known(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Real images and their classes `(B,)` or text vectors; without those that have no class."""
+        """Classes or text vectors, without those that are none; and which samples `(B,)` have one."""
         given, classes = entry(self, batch, self.given), self.decoder.parts["generator"].classes
         if not isinstance(given, Tensor):
             given = text_vectors(self.decoder, given).to(self.device)
-        real = self._real(batch)
         if classes is None:
-            return real, given
+            return given, torch.ones(len(given), dtype=torch.bool, device=given.device)
         if len(wrong := given[given >= classes]):
             raise UserError(
                 f"PolicyTraining: class {wrong[0].item()} in the data, but the generator knows 0 to {classes - 1}."
@@ -280,4 +277,4 @@ class PolicyTraining(LightningModule):
         known = given >= 0
         if not known.any():
             raise UserError(f"PolicyTraining: none of the {len(given)} samples of a batch has a class.")
-        return real[known], given[known]
+        return given[known], known

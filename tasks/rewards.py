@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.heads import ClassVector, Realness
-from mmmask.metrics.image_scores import read_statistics
+from mmmask.metrics.frechet import frechet_distance, matrix_power, read_statistics
 from mmmask.synthesis import ImageGenerator
 from tasks.evaluating import extractor_of
 from tasks.feature_maps import FeatureMaps
@@ -107,25 +107,16 @@ class FrechetReward(Reward):
         self.register_buffer("root", matrix_power(covariance, 0.5), persistent=False)
 
     def forward(self, images: Tensor, given: Tensor) -> Tensor:
-        """The distance is |m - m_r|^2 + tr(S + S_r - 2 (S_r S)^1/2). An image of more weight moves m by d = f - m, and
-        S by d d^T - S."""
+        """An image of more weight moves the mean m by d = f - m, and the covariance S by d d^T - S."""
         features = self.__dict__["extractor"].to(images.device)(images).features.double()
         mean, root = self.get_buffer("mean"), self.get_buffer("root")
         deviation = features - features.mean(0)
         covariance = deviation.T @ deviation / len(deviation)
-        product, apart = root @ covariance @ root, features.mean(0) - mean
-        distance = apart @ apart + (covariance + root @ root - 2 * matrix_power(product, 0.5)).trace()
-        pull = torch.eye(len(mean), device=images.device) - root @ matrix_power(product, -0.5) @ root
-        by_mean = 2 * deviation @ apart
+        distance = frechet_distance(features.mean(0), covariance, mean, root)
+        pull = torch.eye(len(mean), device=images.device) - root @ matrix_power(root @ covariance @ root, -0.5) @ root
+        by_mean = 2 * deviation @ (features.mean(0) - mean)
         by_covariance = ((deviation @ pull) * deviation).sum(1) - (pull * covariance).sum()
         return -(distance + by_mean + by_covariance).float()
-
-
-def matrix_power(matrix: Tensor, power: float) -> Tensor:
-    """Of a symmetric matrix without negative eigenvalues; tiny ones are rounding, and have no inverse."""
-    values, vectors = torch.linalg.eigh(matrix)
-    values = torch.where(values > 1e-10 * values[-1], values, torch.inf if power < 0 else 0.0)
-    return vectors * values**power @ vectors.T
 
 
 class Recognised(Reward):

@@ -9,7 +9,7 @@ import yaml
 from mmmask.config_errors import check_readable
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build
-from mmmask.synthesis import AdaptiveSampler, Policy, Sampler
+from mmmask.synthesis import AdaptiveSampler, Policy, Sampler, Schedule
 
 SCHEDULES = {
     "cosine": "mmmask.synthesis.CosineSchedule",
@@ -17,6 +17,7 @@ SCHEDULES = {
     "autonat": "mmmask.synthesis.AutoNATSchedule",
     "recap": "mmmask.synthesis.ReCAPSchedule",
 }
+LISTS = {"ratios", "remasks", "temperatures", "guidances"}  # of a strategy
 PLAIN, RECAP = "mmmask.synthesis.Sampler", "mmmask.synthesis.ReCAP"
 
 
@@ -31,15 +32,16 @@ def sampler_of(model: Model, schedule: str | None = None, local: int | None = No
     chosen = _own(model) if schedule is None else _named(schedule)
     if local is not None and chosen["class_path"] == SCHEDULES["recap"]:
         wanted["local"] = local  # its noise falls with the groups
-    chosen["init_args"] = {**(chosen.get("init_args") or {}), **wanted}
     try:
-        return with_schedule(model, chosen, local)
+        return with_schedule(model, {**chosen, "init_args": {**(chosen.get("init_args") or {}), **wanted}}, local)
     except UserError as error:
+        source = "" if schedule is None or schedule in SCHEDULES else f"{schedule}: "
         if "does not fit" not in str(error) or not wanted:
-            raise
-        name = chosen["class_path"].rpartition(".")[2]
+            raise UserError(f"{source}{error}") from error
+        name, steps = chosen["class_path"].rpartition(".")[2], len(with_schedule(model, chosen).schedule)
         raise UserError(
-            f"{name} has no such setting ({', '.join(wanted)}): choose another with --schedule cosine or enat."
+            f"{source}{name} has no such setting ({', '.join(wanted)}), it is what it is, with {steps} steps: choose "
+            "another with --schedule cosine or enat."
         ) from error
 
 
@@ -49,7 +51,10 @@ def with_schedule(model: Model, schedule: Spec, local: int | None = None) -> Sam
     With `local` it is a ReCAP, which keeps order, top_k and top_p.
     """
     spec: Spec = model.specs.get("sampler") or {"class_path": PLAIN}
-    given = {**(spec.get("init_args") or {}), "schedule": build(schedule)}
+    built = build(schedule)
+    if not isinstance(built, Schedule):
+        raise UserError(f"{schedule['class_path']} is no schedule.")
+    given = {**(spec.get("init_args") or {}), "schedule": built}
     if local is not None:
         given = {name: value for name, value in given.items() if name != "reuse"} | {"local": local}
         spec = {"class_path": RECAP}
@@ -85,4 +90,6 @@ def _named(name: str) -> Spec:
     whole = isinstance(spec, dict) and isinstance(spec.get("init_args") or {}, dict)
     if not whole or not str(spec.get("class_path", "")).startswith("mmmask.synthesis."):
         raise UserError(f"{path} describes no schedule of mmmask.synthesis with init_args, as mmmask search writes it.")
+    if spec["class_path"] == SCHEDULES["autonat"] and (missing := LISTS - (spec.get("init_args") or {}).keys()):
+        raise UserError(f"{path} is cut, or was edited: it has no {' and no '.join(sorted(missing))}.")
     return spec

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,62 +20,24 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.files import only_writer, written_whole
-from mmmask.metrics import Extractor, ImageScores
 from mmmask.pretrained.model_files import Spec
+from mmmask.processes import end_with_parent
 from mmmask.report import draw_trail
 from mmmask.synthesis import Sampler
 from mmmask.synthesis.search import FiniteDifferences, Optimiser, Vector, beginning, parted
-from tasks.evaluating import extractor_of
 from tasks.finished import fingerprint, model_of
-from tasks.generating import chosen_device
+from tasks.generating import check_seed, chosen_device
+from tasks.image_metrics import ImageMetric
 from tasks.samplers import with_schedule
 from tasks.short_trainings import ShortTrainings
 from tasks.trails import Trail
-
-
-class Metric(ABC):
-    """What images are worth."""
-
-    @abstractmethod
-    def __call__(self, drawn: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Of batches of images `(B, C, H, W)` in 0..1 and their classes `(B,)`; less is better."""
-
-
-class FrechetDistance(Metric):
-    """How far features of images are from those of real ones (FID, if the features are Inception's).
-
-    Args:
-        statistics: mean and covariance of real features, as `mmmask evaluate --save_statistics` keeps them.
-        judge: run folder of a trained classifier, or an exported one, whose features are compared; or:
-        inception: weights of FID's Inception, as torch-fidelity publishes them.
-    """
-
-    def __init__(self, statistics: Path, judge: Path | None = None, inception: Path | None = None) -> None:
-        for path in (statistics, judge, inception):
-            if path is not None and not path.exists():
-                raise UserError(f"{path} does not exist: the search cannot tell what images are worth.")
-        if (judge is None) == (inception is None):
-            raise UserError("FrechetDistance: give either judge, a classifier of mmmask, or inception, FID's weights.")
-        self.statistics, self.judge, self.inception = statistics, judge, inception
-
-    def __call__(self, drawn: Iterable[tuple[Tensor, Tensor]]) -> float:
-        scores = ImageScores(self._extractor)
-        scores.add_statistics(self.statistics)
-        for images, _ in drawn:
-            scores.extractor.to(images.device)
-            scores.add_generated(images)
-        return scores.compute()["frechet_distance"]
-
-    @cached_property
-    def _extractor(self) -> Extractor:
-        return extractor_of(self.judge, self.inception)
 
 
 @dataclass(frozen=True)
 class Judging:
     """How a strategy is judged: by images drawn with it, of the same classes and seeds each time."""
 
-    metric: Metric
+    metric: ImageMetric
     images: int = 1000
     seed: int = 0
     batch_size: int = 250
@@ -91,14 +52,18 @@ class Judge:
     """Says what a strategy is worth with one model."""
 
     def __init__(self, ways: Judging, path: Path) -> None:
-        self.ways, self.device, self.model = ways, chosen_device(ways.device), model_of(path)
-        self.generator = self.model.part("generator", path).to(self.device)
-        self.tokenizer = self.model.part("tokenizer", path).to(self.device)
+        self.ways, self.device = ways, chosen_device(ways.device)
+        self.model = model_of(path).to(self.device)
+        self.generator, self.tokenizer = (self.model.part(name, path) for name in ("generator", "tokenizer"))
         if self.generator.classes is None:
             raise UserError(f"{path} follows texts: a strategy is searched with a model that follows classes.")
 
     def __call__(self, strategy: Vector) -> float:
-        return float(self.ways.metric(self._drawn(with_schedule(self.model, spec_of(strategy)))))
+        metric = self.ways.metric.to(self.device)
+        metric.reset()
+        for images, classes in self._drawn(with_schedule(self.model, spec_of(strategy))):
+            metric.update(images, classes)
+        return float(metric.compute())
 
     @torch.no_grad()
     def _drawn(self, sampler: Sampler) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,7 +76,7 @@ class Judge:
 
 
 def search(
-    metric: Metric,
+    metric: ImageMetric,
     model: Path | None = None,
     out: Path = Path("runs/search"),
     steps: int = 4,
@@ -142,8 +107,9 @@ def search(
         device: cpu, cuda, ...; auto takes a GPU if there is one.
         trainings: also search the law of masks in training, in turn with the strategy.
     """
-    if min(images, evaluations, workers, batch_size) < 1 or seed < 0:
-        raise UserError("search: images, evaluations, workers and batch_size must be 1 or more, seed 0 or more.")
+    if min(images, evaluations, workers, batch_size) < 1:
+        raise UserError("search: images, evaluations, workers and batch_size must be 1 or more.")
+    check_seed(seed)
     if (model is None) == (trainings is None):
         raise UserError("search: give either a model, or trainings that make some.")
     ways, start = Judging(metric, images, seed, batch_size, device), beginning(steps)
@@ -174,8 +140,8 @@ def search_strategy(
         "model": fingerprint(content.part("generator", model)) + fingerprint(content.part("tokenizer", model)),
         "number of steps": (len(start) + 2) // 4,
         "sampler": {**with_schedule(content, spec_of(start)).settings(), "steps": start.tolist()},
-        "metric": _described(ways.metric),
-        "optimiser": _described(optimiser),
+        "metric": ways.metric.settings(),
+        "optimiser": {"class": type(optimiser).__name__, **vars(optimiser)},
         "number of images": ways.images,
         "seed": ways.seed,
     }
@@ -194,7 +160,7 @@ def search_strategy(
             best, worth = trail.best
             _write_best(out / "best.yaml", best, f"{worth:.6g} by {settings['metric']['class']}")
             told = f"these {min(values):.4g}  best {worth:.4g}"
-            print(f"{trail.passed:>5} of {evaluations} strategies  {told}", flush=True)
+            print(f"{trail.passed:>5} strategies of at least {evaluations}  {told}", flush=True)
             asked, tell = optimiser.ask(), True
     draw_trail(trail.strategies, trail.values, out / "trail.png")
     fresh = replace(ways, seed=ways.seed + 1_000_000).of(model)  # the best of many is partly the best by luck
@@ -219,13 +185,32 @@ def judges(workers: int, ways: Judging, model: Path) -> Iterator[Callable[[Seque
         return
     context = multiprocessing.get_context("spawn")
     number = context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, _prepare, (number, workers, ways, model)) as pool:
-        yield lambda strategies: pool.map(_worth, strategies)
+    pool = ProcessPoolExecutor(workers, context, _prepare, (number, workers, ways, model))
+
+    def judge_all(strategies: Sequence[Vector]) -> Iterator[float]:
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
+        try:
+            found = pool.map(_worth, strategies)  # here the workers begin
+        finally:
+            signal.signal(signal.SIGINT, heard)
+        return found
+
+    try:
+        yield judge_all
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker of the search was killed (was there too little memory?): search again with fewer workers, and it "
+            "goes on from here."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare(number: Any, workers: int, ways: Judging, model: Path) -> None:
     """In a worker: its share of the cores, its GPU, its own model."""
     global _judge
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     with number.get_lock():
         mine, number.value = number.value, number.value + 1
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
@@ -237,12 +222,6 @@ def _prepare(number: Any, workers: int, ways: Judging, model: Path) -> None:
 def _worth(strategy: Vector) -> float:
     assert _judge is not None
     return _judge(strategy)
-
-
-def _described(thing: Any) -> dict[str, Any]:
-    """Class and plain settings, to be compared after a stop."""
-    plain = {name: value for name, value in vars(thing).items() if isinstance(value, (int, float, str, Path))}
-    return {"class": type(thing).__name__, **json.loads(json.dumps(plain, default=str))}
 
 
 def _write_best(path: Path, strategy: Vector, found: str) -> None:

@@ -8,11 +8,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from mmmask import shipped
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 
 Law = tuple[float, float]  # of Beta(a, b)
-DONE = "done.json"
+MADE_WITH, DONE = "made_with.json", "done"
+
+
+def _has_beta(config: Path) -> bool:
+    try:
+        ratio = yaml.safe_load(config.read_text())["model"]["init_args"]["masks"]["init_args"]["ratio"]
+        return ratio["class_path"].rpartition(".")[2] == "Beta"
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return False
 
 
 class ShortTrainings:
@@ -29,23 +40,27 @@ class ShortTrainings:
         if not laws or rounds < 1:
             raise UserError("ShortTrainings: give one law at least, and 1 round or more.")
         self.config = config if config.is_file() else shipped.find(config.as_posix())
+        if not (_has_beta(self.config) or any("masks" in option for option in options)):
+            raise UserError(f"ShortTrainings: {self.config} needs masks whose ratio is a Beta: its law is searched.")
         self.laws = [(float(a), float(b)) for a, b in laws]
         self.options, self.rounds = list(options), rounds
 
     def run(self, law: Law, folder: Path) -> Path:
         """The run with this law; it is trained if it is not there yet, and goes on if it was stopped."""
         run = folder / f"beta-{law[0]:g}-{law[1]:g}"
-        made_with = {"config": self.config.read_text(), "options": self.options}
-        note = run / DONE
-        if note.exists():
-            if json.loads(note.read_text()) != made_with:
-                raise UserError(f"{run} was trained with another configuration or options: choose a new folder.")
-            return run
+        made_with = json.dumps({"config": self.config.read_text(), "options": self.options})
         run.mkdir(parents=True, exist_ok=True)
-        last = list(run.glob("run-*/checkpoints/last.ckpt"))
-        print(f"training with masks by Beta{law}: {run / 'log'}", flush=True)
-        self._train(["resume", str(last[0].parent.parent)] if last else self._fit(law, run), run / "log")
-        note.write_text(json.dumps(made_with))
+        note = run / MADE_WITH
+        if not note.exists():
+            with written_whole(note) as stream:
+                stream.write(made_with.encode())
+        elif note.read_text() != made_with:
+            raise UserError(f"{run} was trained with another configuration or options: choose a new folder.")
+        if not (run / DONE).exists():
+            last = list(run.glob("run-*/checkpoints/last.ckpt"))
+            print(f"training with masks by Beta{law}: {run / 'log'}", flush=True)
+            self._train(["resume", str(last[0].parent.parent)] if last else self._fit(law, run), run / "log")
+            (run / DONE).touch()
         return run
 
     def _fit(self, law: Law, run: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmmask.errors import UserError
+from mmmask.files import written_whole
 from mmmask.synthesis.search import Vector
 
 
@@ -17,16 +18,16 @@ class Trail:
     """A file with a line for the settings and one for each strategy; those of an earlier process are recalled."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path, self.settings, self.passed = path, settings, 0
+        self.path, self.settings, self.passed = path, json.loads(json.dumps(settings, default=str)), 0
         self.strategies: list[Vector] = []
         self.values: list[float] = []
         if path.exists():
-            self._read(settings)
+            self._read(self.settings)
 
     @property
     def best(self) -> tuple[Vector, float]:
-        """The best strategy so far, and its worth."""
-        number = int(np.argmin(self.values[: self.passed]))
+        """The best of all strategies that are kept, and its worth."""
+        number = int(np.argmin(self.values))
         return self.strategies[number], self.values[number]
 
     def recall(self, asked: Sequence[Vector]) -> list[float]:
@@ -52,16 +53,26 @@ class Trail:
     def _read(self, settings: dict[str, Any]) -> None:
         text = self.path.read_text()
         whole = text[: text.rfind("\n") + 1]  # a kill can cut the last line
-        lines = [json.loads(line) for line in whole.splitlines()]
-        before = lines[0] if lines else {}
+        if whole.count("\n") < 2:  # nothing was judged yet
+            self.path.unlink()
+            return
+        lines = [self._parsed(number, line) for number, line in enumerate(whole.splitlines(), 1)]
+        before = lines[0]
         if other := [name for name in settings if before.get(name) != settings[name]]:
             raise UserError(
                 f"{self.path.parent} holds a search with another {other[0]} ({before.get(other[0])}, now "
                 f"{settings[other[0]]}): choose a new folder, or the settings it was begun with."
             )
-        if len(lines) < 2:
-            self.path.unlink()
-        elif whole != text:
-            self.path.write_text(whole)
+        if whole != text:
+            with written_whole(self.path) as stream:
+                stream.write(whole.encode())
         self.strategies = [np.array(line["strategy"]) for line in lines[1:]]
         self.values = [line["value"] for line in lines[1:]]
+
+    def _parsed(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise UserError(
+                f"line {number} of {self.path} is damaged: delete it and all that follows, and search again."
+            ) from error

@@ -50,9 +50,9 @@ def listed(arguments: list[str], option: str, comma: str | None) -> list[str]:
         rest.pop(0)
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
-        if not values:
-            raise UserError(f"{option} needs a value after it.")
         if comma:
             values = [part for value in values for part in value.strip("[]").split(comma) if part]
+        if not values:
+            raise UserError(f"{option} needs a value after it.")
         out += [option, json.dumps(values)]
     return out

@@ -139,3 +139,5 @@ def evaluate(
     for name, value in row.items():
         if isinstance(value, float):
             print(f"{name:<18} {value:.4g}")
+    if "frechet_distance" not in row:
+        print("frechet_distance   needs real images, or their statistics: give --real or --statistics")

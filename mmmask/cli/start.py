@@ -89,7 +89,8 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
     """Search a strategy and train a policy for 4 steps; a picture of what they change."""
     from mmmask.shipped import find
     from tasks.comparing import compare
-    from tasks.searching import FrechetDistance, search
+    from tasks.image_metrics import FrechetDistance
+    from tasks.searching import search
 
     print("5/6 searching a strategy for 4 steps, by a classifier's eyes")
     fit, judge, policy = training("fit"), out / "classifier", out / "policy"

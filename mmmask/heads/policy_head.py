@@ -28,7 +28,7 @@ class PolicyHead(nn.Module):
         wide: Sequence[int] = (1024, 512),
     ) -> None:
         super().__init__()
-        self.side, shrunk = side, -(-side // 2)
+        self.channels, self.side, shrunk = channels, side, -(-side // 2)
         self.embed = nn.Linear(channels, hidden) if channels != hidden else nn.Identity()
         self.time = nn.Sequential(nn.Linear(FREQUENCIES, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norms = nn.ModuleList(AdaptiveNorm(width, hidden) for width in (hidden, *wide))
@@ -46,8 +46,11 @@ class PolicyHead(nn.Module):
             nn.init.zeros_(self.get_parameter(f"{name}.weight"))
 
     def forward(self, features: Tensor, step: Tensor) -> Tensor:
-        if features.shape[1] != self.side**2:
-            raise UserError(f"a policy for {self.side}x{self.side} tokens cannot look at {features.shape[1]} of them.")
+        tokens, width = features.shape[1:]
+        if tokens != self.side**2:
+            raise UserError(f"a policy for {self.side}x{self.side} tokens cannot look at {tokens} of them.")
+        if width != self.channels:
+            raise UserError(f"a policy for features of {self.channels} numbers cannot look at such of {width}.")
         time = self.time(waves(step))
         x = self.norms[0](self.embed(features), time).mT.unflatten(2, (self.side, self.side))
         x = F.gelu(self.pointwise(F.gelu(self.depthwise(x)))).flatten(1)

@@ -14,19 +14,8 @@ from torchmetrics.image.inception import InceptionScore
 from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.metrics.extractors import Extractor
+from mmmask.metrics.frechet import read_statistics
 from mmmask.metrics.manifold import precision_recall
-
-
-def read_statistics(path: Path, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of real features of so many numbers (mu, sigma in .npz)."""
-    try:
-        with np.load(path) as content:
-            mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no file of statistics: an .npz with mu and sigma.") from error
-    if mean.shape != (dim,):
-        raise UserError(f"{path} is of {len(mean)} features, the extractor has {dim}.")
-    return mean, covariance
 
 
 class ImageScores:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -35,6 +36,13 @@ class Model(NamedTuple):
         if name not in self.parts:
             raise UserError(f"{source} holds no {name}, only {', '.join(self.parts)}. Give a model that has one.")
         return self.parts[name]
+
+    def to(self, device: torch.device) -> Model:
+        """With all its modules on this device."""
+        for part in self.parts.values():
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
 
 
 def write(path: Path, model: Model, card: str) -> None:

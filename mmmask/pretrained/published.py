@@ -25,24 +25,28 @@ WRAPPERS = ("state_dict", "model", "ema", "model_ema")
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name. Pickles are read without running what is in them."""
+    """The tensors of a checkpoint, by name."""
+    content = _content(path)
+    while isinstance(content, dict) and (inner := next((content[w] for w in WRAPPERS if w in content), None)):
+        content = inner
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no weights by name.")
+    return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _content(path: Path) -> Any:
+    """What a file holds. Pickles are read without running what is in them."""
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # what old training scripts leave in a file
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # what old training scripts leave in a file
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds Python objects, which can run code, or is no checkpoint: not loaded.") from error
     except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged, or no checkpoint.") from error
-    while isinstance(content, dict) and (inner := next((content[w] for w in WRAPPERS if w in content), None)):
-        content = inner
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no weights by name.")
-    return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_published(
@@ -69,14 +73,23 @@ def _recognised(
     raise UserError(f"{path} is none of the checkpoints that can be imported ({known}); it has {_some(weights)}.")
 
 
-def read_policy(path: Path, steps: int) -> Model:
-    """The policy of a published AdaNAT file, which does not tell for how many steps it is."""
-    weights = weights_of(path)
+def read_policy(path: Path, steps: int | None = None) -> Model:
+    """The policy of a published AdaNAT file. Settings of its training say for how many steps it is, and whether it
+    deviates from rules of thumb; where a file lacks them, `steps` are asked for."""
+    weights, content = weights_of(path), _content(path)
+    trained_with = vars(content["args"]) if isinstance(content, dict) and "args" in content else {}
+    told = trained_with.get("gen_steps", steps)
+    if told is None:
+        raise UserError(f"{path} does not tell for how many steps it is: give --policy_steps.")
+    if steps not in (None, told):
+        raise UserError(f"{path} is a policy for {told} steps, not {steps}.")
     prefix = next((p for p in ("policy_old.actor.", "policy.actor.") if any(n.startswith(p) for n in weights)), None)
     if prefix is None:
         raise UserError(f"{path} is no policy of AdaNAT; it has {_some(weights)}.")
     head = read_head(weights, prefix)
-    spec: Spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**sizes(head), "steps": steps}}
+    spec: Spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**sizes(head), "steps": told}}
+    if trained_with.get("heu"):
+        spec["init_args"]["heuristic"] = True
     policy = build(spec)
     load_weights(policy, {"bias": policy.bias, **{f"actor.{name}": value for name, value in head.items()}}, path)
     return Model({"policy": policy.eval()}, {"policy": spec})

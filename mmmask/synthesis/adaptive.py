@@ -13,6 +13,7 @@ from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Order
 from mmmask.synthesis.policy import Decision, Policy
 from mmmask.synthesis.sampling import Contexts, Decoded, Rest, Sampler, begin
+from mmmask.tokens import BLANK
 
 
 class Looked(NamedTuple):
@@ -58,8 +59,11 @@ class AdaptiveSampler(Sampler):
         guidance: Tensor | None = None,
     ) -> Iterator[Decoded]:
         """Decode step by step by what the policy deems best; see `Sampler.steps`."""
-        for decoded, _ in self.explore(model, given, noise, 0.0, ids, guidance):
+        for number, (decoded, _) in enumerate(self.explore(model, given, noise, 0.0, ids, guidance), 1):
             yield decoded
+            if not (decoded.ids == BLANK).any():  # the policy was in a hurry: no pass is needed any more
+                yield from [Decoded(decoded.ids, decoded.evaluations)] * (self.policy.steps - number)
+                return
 
     @torch.no_grad()
     def explore(

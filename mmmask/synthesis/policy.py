@@ -58,7 +58,8 @@ class Policy(nn.Module):
             raise UserError(f"Policy: smoothing is a share from 0 to below 1; given: {smoothing}.")
         self.steps, self.channels, self.tokens, self.smoothing = steps, channels, tokens, smoothing
         self.actor = PolicyHead(channels, ACTIONS, side, hidden, narrow, wide)
-        self.register_buffer("bias", rules_of_thumb(steps) if heuristic else torch.zeros(steps, ACTIONS))
+        aims = rules_of_thumb(steps) if heuristic else torch.zeros(steps, ACTIONS)
+        self.register_buffer("bias", self._before_smoothing(aims))
 
     def follow(self, schedule: Schedule) -> None:
         """While the policy knows nothing yet, let it do what this schedule says."""
@@ -67,7 +68,12 @@ class Policy(nn.Module):
         rows = [[step.masked, step.remask, step.temperature, step.guidance] for step in schedule.steps]
         masked, *others = torch.tensor(rows, dtype=torch.float64).clamp(min=LEAST).unbind(1)
         aims = [masked.clamp(max=1 - LEAST).logit(), *map(_before_softplus, others)]
-        self.get_buffer("bias").copy_(torch.stack(aims, 1))
+        self.get_buffer("bias").copy_(self._before_smoothing(torch.stack(aims, 1)))
+
+    def _before_smoothing(self, aims: Tensor) -> Tensor:
+        """What, smoothed, are these aims `(S, 4)`."""
+        before = torch.cat([aims[:1], aims[:-1]])
+        return (aims - self.smoothing * before) / (1 - self.smoothing)
 
     def mean(self, features: Tensor, step: Tensor) -> Tensor:
         """Actions `(B, 4)`: how to deviate from what is done without knowledge."""

@@ -80,7 +80,8 @@ class ReCAP(Sampler):
             if revealing:
                 guided = any(self.schedule.steps[step].guidance for step in revealing)
                 needed = contexts if guided or model.reuses else contexts.alone()  # reused memory is of both branches
-                passes = _Group(needed, ids, sum(sizes), passes, again=len(revealing) > 1)
+                memory = passes.heard() if passes is not None and model.reuses else None
+                passes = _Group(needed, ids, sum(sizes), memory, again=len(revealing) > 1)
                 self._choose(passes, number, revealing, noise)
                 evaluations += needed.branches * len(given)
             for step, size in zip(group, sizes, strict=True):
@@ -95,10 +96,10 @@ class ReCAP(Sampler):
     def _choose(self, passes: _Group, number: int, revealing: list[int], noise: Noise) -> None:
         """The full step: which tokens the steps of a group that reveal some are to reveal, in which order."""
         steps, draw = self.schedule.steps, len(self.schedule) + number  # a draw of its own, at temperature 1
-        logits, asked = passes.look(steps[revealing[0]]), passes.asked
+        logits, asked = passes.look(steps[revealing[0]]), passes.split.asked
         _, chances = self.draw(logits, 1.0, draw, asked, noise)
         scores = self.order(chances, asked, passes.length, number, steps[revealing[-1]].remask, noise)
-        passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size])
+        passes.take(scores.argsort(dim=1, descending=True, stable=True)[:, : passes.size], logits)
 
     def _reveal(self, passes: _Group, step: int, size: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """Fill in the next of the group; where, and the log-probabilities of the words."""
@@ -113,14 +114,14 @@ class _Group:
     """The passes through the model for the tokens of one group; both branches of guidance, if asked, are one batch."""
 
     def __init__(
-        self, contexts: Contexts, ids: Tensor, size: int, before: _Group | None = None, again: bool = True
+        self, contexts: Contexts, ids: Tensor, size: int, memory: Memory | None = None, again: bool = True
     ) -> None:
-        """`before` is the last group, `again` says that there will be passes over the tokens of this one alone."""
-        self.before, self.unheard = before if contexts.model.reuses else None, ids[:, :0]
+        """`memory` is that of the last group, `again` says that there will be passes over the tokens of this one
+        alone."""
+        self.known, self.unheard = memory, ids[:, :0]
         self.contexts, self.model, self.ids, self.size = contexts, contexts.model, ids, size
         self.length, self.done, self.fresh = ids.shape[1], 0, True
         self.split = Rest(ids).split()
-        self.asked = self.split.asked
         decoder, encoder = self.model.backbone.decoder, self.model.backbone.encoder
         self.kept: list[Kept] = [Kept() for _ in decoder.blocks if again]
         self.grown: list[Growing] = [Growing() for _ in encoder.blocks if again]
@@ -129,22 +130,22 @@ class _Group:
         """Guided logits `(B, A, V)` of all that is asked, from a full pass."""
         both, split = self.contexts.doubled, self.split.map(self.contexts.doubled)
         tokens, context = self.model.tokens(both(self.ids)), self.contexts.both
-        if self.before is not None:
-            self.memory: Memory = self.before.heard()
+        if self.known is not None:
+            self.memory: Memory = self.known
         else:
             encoder = None if self.model.reuses else self.grown or None
             self.memory = self.model.remember(tokens, split, context, None, encoder)
         logits = self.model.answer(tokens, split, context, self.memory, self.kept or None)
-        self.all = self.contexts.guide(logits, step.guidance)
-        return self.all
+        return self.contexts.guide(logits, step.guidance)
 
-    def take(self, chosen: Tensor) -> None:
+    def take(self, chosen: Tensor, logits: Tensor) -> None:
         """These columns `(B, n)` of the asked are the group; of all others keys and values are kept."""
-        self.places, self.logits = self.asked.gather(1, chosen), rows(self.all, chosen)
+        asked = self.split.asked
+        self.places, self.logits = asked.gather(1, chosen), rows(logits, chosen)
         if not self.kept:
             return
         columns = chosen
-        total, first = self.asked.shape[1], 0
+        total, first = asked.shape[1], 0
         if self.model.backbone.mode == "joint":
             columns, total, first = self.places, self.length, len(self.memory.tokens)
         others = torch.ones(len(columns), total, device=columns.device).scatter(1, columns, 0.0)

@@ -27,6 +27,8 @@ class Schedule:
 
     def __init__(self, steps: Sequence[Step], each_reveals: bool = False) -> None:
         steps = [step if isinstance(step, Step) else Step(**step) for step in steps]  # from a file they are dicts
+        if not all(math.isfinite(number) for step in steps for number in vars(step).values()):
+            raise UserError("schedule: its numbers must be finite.")
         shares = [step.masked for step in steps]
         if not shares or shares[-1] > 1e-9:
             raise UserError(
@@ -187,7 +189,8 @@ class AutoNATSchedule(Schedule):
         lengths = len(ratios) + 1, len(remasks) + 1, len(temperatures), len(guidances)
         if len(set(lengths)) > 1:
             raise UserError(
-                f"AutoNATSchedule: its lists are for {', '.join(map(str, lengths))} steps; make them equally long."
+                "AutoNATSchedule: ratios, remasks, temperatures and guidances are for "
+                f"{', '.join(map(str, lengths))} steps; give all four, the first two with one number less."
             )
         columns = zip((*ratios, 0.0), temperatures, (*remasks, 0.0), guidances, strict=True)
         super().__init__([Step(*column) for column in columns], each_reveals=True)

@@ -17,17 +17,21 @@ def named(name: str, root: Path) -> Path | None:
     """`last` or `best`: the checkpoint of the newest run in `root` that has one; anything else is a path."""
     if name not in ("last", "best"):
         return Path(name)
-    found = [path for path in root.glob(f"run-*/checkpoints/{name}.ckpt") if path.exists()]
-    numbered = {path: int(match[1]) for path in found if (match := re.fullmatch(r"run-(\d+)", path.parts[-3]))}
-    return max(numbered, key=lambda path: numbered[path], default=None)
+    return next((path for run in runs(root) if (path := run / "checkpoints" / f"{name}.ckpt").exists()), None)
+
+
+def runs(root: Path) -> list[Path]:
+    """The runs in this folder, the newest first."""
+    numbered = {int(match[1]): path for path in root.glob("run-*") if (match := re.fullmatch(r"run-(\d+)", path.name))}
+    return [numbered[number] for number in sorted(numbered, reverse=True)]
 
 
 def newest(run: Path) -> Path:
     """best.ckpt, or else last.ckpt, of a run folder or of the newest run in a folder of runs."""
-    for name in ("best.ckpt", "last.ckpt"):
-        found = [run / "checkpoints" / name, *run.rglob(f"run-*/checkpoints/{name}")]
-        if found := [path for path in found if path.exists()]:
-            return max(found, key=lambda path: path.stat().st_mtime)
+    for folder in (run, *runs(run)):
+        for name in ("best.ckpt", "last.ckpt"):
+            if (path := folder / "checkpoints" / name).exists():
+                return path
     raise UserError(f"{run} holds no checkpoint (checkpoints/last.ckpt). Let the training reach its first one.")
 
 

@@ -16,12 +16,13 @@ from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import read
 from mmmask.synthesis import AdaptiveSampler, CosineSchedule, Sampler
+from tasks import ppo
 from tasks.feature_maps import FeatureMaps
 from tasks.finished import model_of
+from tasks.image_metrics import ImageMetric
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, Reward
 from tasks.samplers import sampler_of
-from tasks.searching import Metric
 
 SIZES = {"hidden": 16, "narrow": 4, "wide": (16, 8)}
 
@@ -33,11 +34,20 @@ class Contrast(Reward):
         return images.flatten(1).std(1)
 
 
-class Flatness(Metric):
+class Flatness(ImageMetric):
     """The opposite; less is better."""
 
-    def __call__(self, drawn):
-        return -float(torch.cat([images.flatten(1).std(1) for images, _ in drawn]).mean())
+    def __init__(self):
+        super().__init__()
+        for name in ("total", "number"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, images, given):
+        self.total -= images.flatten(1).std(1).sum()
+        self.number += len(images)
+
+    def compute(self):
+        return self.total / self.number
 
 
 class Corners(FeatureMaps):
@@ -89,12 +99,39 @@ def test_the_policy_learns_what_pays(model):
     assert after > before * 1.1
 
 
-def test_untrained_it_decodes_as_the_schedule_it_begins_with(model):
-    fresh, own = task(model), read(model)
+@pytest.mark.parametrize("smoothing", [0.0, 0.6])
+def test_untrained_it_decodes_as_the_schedule_it_begins_with(model, smoothing):
+    fresh, own = task(model, smoothing=smoothing), read(model)
     given, seeds = torch.arange(20) % 3, list(range(20))
     by_policy = fresh.sampler.sample(own.parts["generator"], given, seeds)
     by_schedule = Sampler(CosineSchedule(3, guidance=1.0)).sample(own.parts["generator"], given, seeds)
     assert (by_policy == by_schedule).float().mean() > 0.97  # a policy comes close to shares and noise of 0
+
+
+def test_later_it_tries_less(model, monkeypatch):
+    tried, accumulate = [], ppo.accumulate
+    monkeypatch.setattr(ppo, "accumulate", lambda *given: tried.append(given[3]) or accumulate(*given))
+    fit(model, 3, epochs=1, spread=0.5, later_spread=0.1, narrow_at=2)
+    assert tried == [0.5, 0.5, 0.1]
+
+
+def test_equally_many_images_are_judged_together(model):
+    sizes = [len(seeds) for _, seeds in task(model, draw_at_once=16)._batches(torch.arange(8) % 3, torch.arange(40))]
+    assert sorted(sizes) == [13, 13, 14]
+
+
+def test_a_small_batch_teaches_the_adversary_as_often(model):
+    class Counted(Adversarial):
+        seen = 0
+
+        def loss(self, real, drawn, given):
+            assert len(real) == len(drawn) == len(given) > 0
+            self.seen += 1
+            return super().loss(real, drawn, given)
+
+    reward = Counted(Corners(), 3, dim=8, depth=1)
+    fit(model, 2, reward=reward, reward_updates=9)  # of batches of eight
+    assert reward.seen == 18
 
 
 def rank_fits(rank, model, folder, steps, world, **settings):
@@ -241,9 +278,8 @@ def test_a_run_decodes_by_its_policy(run, model, tmp_path, capsys):
         ({}, {"label": 3}, "class 3 in the data, but the generator knows 0 to 2"),
         ({"given": "clas"}, {}, "the batch has no 'clas'"),
         ({"reward": Adversarial(Corners(), 4, dim=8)}, {}, "the generator follows 3 classes, the reward 4"),
-        ({"reward": Adversarial(Corners(), 3, dim=8), "reward_updates": 9}, {}, "cannot be parted among 9 updates"),
         ({"smoothing": 1.0}, {}, "smoothing is a share from 0 to below 1"),
-        ({"images": 0}, {}, "must be 1 or more"),
+        ({"images": 1}, {}, "images must be 2 or more"),
         ({"spread": 0.0}, {}, "above 0"),
     ],
 )
@@ -260,9 +296,9 @@ def test_a_checkpoint_for_another_generator_is_refused(model, tmp_path):
 
 
 def test_samples_without_a_class_are_left_out(model):
-    real, given = task(model)._known({"image": torch.rand(4, 3, 16, 16), "label": torch.tensor([2, -1, 0, -1])})
+    given, known = task(model)._known({"image": torch.rand(4, 3, 16, 16), "label": torch.tensor([2, -1, 0, -1])})
     assert given.tolist() == [2, 0]
-    assert len(real) == 2
+    assert known.tolist() == [True, False, True, False]
 
 
 def test_real_images_can_be_shown_as_the_tokenizer_gives_them_back(model):

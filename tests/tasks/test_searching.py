@@ -1,6 +1,14 @@
 """The search of a strategy: judged with common seeds, resumed where it stopped, its best one read by the sampler."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,20 +17,31 @@ import yaml
 from small_generators import BACKBONE, write_small_model
 
 from mmmask.cli import main
-from mmmask.metrics import Classifier, ImageScores
+from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, read, write
 from mmmask.synthesis.search import CMAES, FiniteDifferences, allowed, beginning, parted
+from tasks.image_metrics import ImageMetric
 from tasks.samplers import sampler_of
-from tasks.searching import FrechetDistance, Judge, Judging, Metric, spec_of
+from tasks.searching import Judge, Judging, spec_of
+from tasks.short_trainings import ShortTrainings
 
 CONSTANT = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 3, "channels": 3, "dim": 8}}
 
 
-class Brightness(Metric):
+class Brightness(ImageMetric):
     """Far from the same for different pictures, or for pictures of other classes."""
 
-    def __call__(self, drawn):
-        return float(torch.cat([images.mean((1, 2, 3)) * (1 + 3 * classes) for images, classes in drawn]).mean())
+    def __init__(self):
+        super().__init__()
+        for name in ("total", "number"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, images, given):
+        self.total += (images.mean((1, 2, 3)) * (1 + 3 * given)).sum()
+        self.number += len(images)
+
+    def compute(self):
+        return self.total / self.number
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +90,9 @@ def test_a_strategy_is_judged_by_what_generate_draws_with_it(folder, tmp_path):
     ids = sampler.sample(model.parts["generator"], classes, range(7, 19))
     images = model.parts["tokenizer"].decode(ids.view(12, 4, 4))
     judge = Judging(Brightness(), images=12, seed=7, batch_size=5, device="cpu").of(folder / "model")
-    assert judge(strategy) == pytest.approx(Brightness()([(images, classes)]), rel=1e-5)
+    assert judge(strategy) == pytest.approx(Brightness()(images, classes).item(), rel=1e-5)
     other = Judging(Brightness(), images=12, seed=8, batch_size=5, device="cpu").of(folder / "model")
     assert abs(other(strategy) - judge(strategy)) > 1e-3
-
-
-def test_the_frechet_distance_is_that_of_evaluate(folder):
-    torch.manual_seed(3)
-    images, classes = torch.rand(20, 3, 16, 16), torch.arange(20) % 3
-    metric = FrechetDistance(folder / "real.npz", folder / "judge")
-    scores = ImageScores(read(folder / "judge").parts["judge"])
-    scores.add_statistics(folder / "real.npz")
-    scores.add_generated(images)
-    found = metric(zip(images.split(7), classes.split(7), strict=True))
-    assert found == pytest.approx(scores.compute()["frechet_distance"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +106,13 @@ def test_the_frechet_distance_is_that_of_evaluate(folder):
             "{class_path: mmmask.synthesis.Schedule, init_args: {steps: [{class_path: subprocess.Popen}]}}",
             "only classes of mmmask are built",
         ),
+        (
+            "{class_path: mmmask.synthesis.Noise, init_args: {seeds: [1]}}",
+            "s.yaml: mmmask.synthesis.Noise is no",
+        ),
+        ("{class_path: mmmask.synthesis.CosineSchedule, init_args: {steps: four}}", "s.yaml: the configuration of the"),
+        ("{class_path: mmmask.synthesis.CosineSchedule, init_args: {temperature: .nan}}", "must be finite"),
+        ("{class_path: mmmask.synthesis.AutoNATSchedule, init_args: {ratios: []}}", "s.yaml is cut, or was edited"),
         (None, "there is no schedule 'cosinus'"),
     ],
 )
@@ -201,6 +216,24 @@ def test_laws_and_strategy_are_searched_in_turn_and_each_law_is_trained_once(tra
     assert "was trained with another configuration or options" in capsys.readouterr().err
 
 
+def test_a_training_that_was_stopped_does_not_go_on_as_another(trainings, tmp_path, monkeypatch, capsys):
+    train = ShortTrainings._train
+    monkeypatch.setattr(ShortTrainings, "_train", lambda *given: train(*given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alternate(tmp_path / "out", *trainings)
+    monkeypatch.undo()
+    assert alternate(tmp_path / "out", *trainings, "--trainings.options", "[--trainer.max_steps=4]") == 2
+    assert "was trained with another configuration or options" in capsys.readouterr().err
+
+
+def test_masks_without_a_law_are_told_before_anything_is_trained(tmp_path, capsys):
+    assert alternate(
+        tmp_path / "out", "--trainings.config", "tokenizer/fashion_mnist.yaml", "--trainings.laws=[[4, 2]]"
+    )
+    assert "needs masks whose ratio is a Beta" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_training_that_fails_is_told(trainings, tmp_path, capsys):
     assert alternate(tmp_path / "out", *trainings, "--trainings.options", "[--trainer.steps=4]") == 2
     errors = capsys.readouterr().err
@@ -213,7 +246,7 @@ def test_a_training_that_fails_is_told(trainings, tmp_path, capsys):
     [
         (["--steps", "1"], "1 step leaves nothing to search for"),
         (["--images", "0"], "must be 1 or more"),
-        (["--seed", "-1"], "seed 0 or more"),
+        (["--seed", "-1"], "seed is -1; give a number from 0"),
         (["--metric", "FrechetDistance", "--metric.statistics", "none.npz"], "none.npz does not exist"),
         (["--optimiser", "FiniteDifferences", "--optimiser.change", "0"], "must be above 0"),
         (["--optimiser", "CMAES", "--optimiser.population", "1"], "a population 2 or more"),
@@ -236,8 +269,81 @@ def test_a_folder_of_another_search_is_refused(folder, tmp_path, capsys):
     assert "holds a search with another number of steps (3, now 4)" in errors
 
 
+def test_a_search_by_another_judge_of_the_same_name_is_refused(folder, tmp_path, capsys):
+    shutil.copytree(folder / "judge", tmp_path / "judge")
+    eyes = ["--metric", "FrechetDistance", "--metric.statistics", folder / "real.npz"]
+    eyes += ["--metric.judge", tmp_path / "judge", "--evaluations", "1"]
+    assert search(folder, tmp_path / "out", *eyes) == 0
+    torch.manual_seed(5)
+    write(tmp_path / "judge", Model({"judge": Classifier(3, 3, 8)}, {"judge": CONSTANT}), "")
+    assert search(folder, tmp_path / "out", *eyes) == 2
+    assert "holds a search with another metric" in capsys.readouterr().err
+
+
+def test_searching_less_does_not_forget_the_best(folder, tmp_path):
+    assert search(folder, tmp_path) == 0
+    best = (tmp_path / "best.yaml").read_text()
+    assert search(folder, tmp_path, "--evaluations", "1") == 0
+    assert (tmp_path / "best.yaml").read_text() == best
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_a_trail_cut_before_its_first_strategy_is_begun_anew(folder, tmp_path, cut):
+    assert search(folder, tmp_path, "--evaluations", "1") == 0
+    whole = (tmp_path / "trail.jsonl").read_text()
+    (tmp_path / "trail.jsonl").write_text(whole[:cut])
+    assert search(folder, tmp_path, "--evaluations", "1") == 0
+    assert (tmp_path / "trail.jsonl").read_text() == whole
+
+
+def test_a_damaged_trail_is_told(folder, tmp_path, capsys):
+    assert search(folder, tmp_path, "--evaluations", "1") == 0
+    first, second, rest = (tmp_path / "trail.jsonl").read_text().split("\n", 2)
+    (tmp_path / "trail.jsonl").write_text("\n".join([first, second[:9], rest]))
+    assert search(folder, tmp_path, "--evaluations", "1") == 2
+    assert f"line 2 of {tmp_path / 'trail.jsonl'} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes end with their parent on Linux alone")
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_the_workers_of_a_search_end_with_it(folder, tmp_path, ended_by):
+    arguments = ["--model", folder / "model", "--metric", "test_searching.Brightness", "--out", tmp_path / "out"]
+    arguments += ["--workers", "2", "--images", "60", "--evaluations", "5000"]
+    command = [sys.executable, "-m", "mmmask.cli", "search", *map(str, arguments)]
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=place, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: (tmp_path / "out/trail.jsonl").exists(), 120)
+        os.killpg(process.pid, ended_by) if ended_by == signal.SIGINT else process.kill()
+        told = process.communicate(timeout=30)[1]
+        wait_for(lambda: not members(process.pid), 10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "Traceback" not in told
+    assert process.returncode == (130 if ended_by == signal.SIGINT else -ended_by)
+
+
+def members(group):
+    """Processes of a group that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, own, *_ = status.read_text().rpartition(")")[2].split()
+            if int(own) == group and state != "Z":
+                found.append(status)
+    return found
+
+
+def wait_for(happened, seconds):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_metric_that_gives_no_number_is_told(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Brightness, "__call__", lambda *_: float("nan"))
+    monkeypatch.setattr(Brightness, "compute", lambda *_: torch.tensor(float("nan")))
     assert search(folder, tmp_path) == 2
     assert "the metric gave nan" in capsys.readouterr().err
     monkeypatch.undo()
