@@ -9,7 +9,7 @@ help:
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "mmmask needs Python 3.10 or newer; set PYTHON=..."; exit 1; }
 	@echo "installing into .venv (once; about two minutes)"
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import Image, Label, ShardData
+from mmmask.flops import counting
 from mmmask.metrics import Classifier, ImageScores
 from mmmask.pretrained.model_files import Model, read, write
 
@@ -143,7 +143,7 @@ def judge(path, images, labels, epochs, seed=0, batch=64):
 
 def flops(generator, sampler):
     """GFLOP of one image, its tokenizer not counted."""
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         sampler.sample(generator, torch.tensor([0]), [0])
     return counter.get_total_flops() / 1e9
 

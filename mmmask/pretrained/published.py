@@ -77,15 +77,15 @@ def read_policy(path: Path, steps: int | None = None) -> Model:
     """The policy of a published AdaNAT file. Settings of its training say for how many steps it is, and whether it
     deviates from rules of thumb; where a file lacks them, `steps` are asked for."""
     weights, content = weights_of(path), _content(path)
+    prefix = next((p for p in ("policy_old.actor.", "policy.actor.") if any(n.startswith(p) for n in weights)), None)
+    if prefix is None:
+        raise UserError(f"{path} is no policy of AdaNAT; it has {_some(weights)}.")
     trained_with = vars(content["args"]) if isinstance(content, dict) and "args" in content else {}
     told = trained_with.get("gen_steps", steps)
     if told is None:
         raise UserError(f"{path} does not tell for how many steps it is: give --policy_steps.")
     if steps not in (None, told):
         raise UserError(f"{path} is a policy for {told} steps, not {steps}.")
-    prefix = next((p for p in ("policy_old.actor.", "policy.actor.") if any(n.startswith(p) for n in weights)), None)
-    if prefix is None:
-        raise UserError(f"{path} is no policy of AdaNAT; it has {_some(weights)}.")
     head = read_head(weights, prefix)
     spec: Spec = {"class_path": "mmmask.synthesis.Policy", "init_args": {**sizes(head), "steps": told}}
     if trained_with.get("heu"):

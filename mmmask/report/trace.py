@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from mmmask.flops import counting
 from mmmask.report.figures import BLUE, GREY, panels
 from mmmask.synthesis import Decoded
 from mmmask.tokens import BLANK
@@ -31,7 +31,7 @@ class Trace:
     def of(self, steps: Iterator[Decoded], ids: Tensor) -> Iterator[Decoded]:
         """The same steps, from `ids` `(B, L)` on, watched."""
         while True:
-            with FlopCounterMode(display=False) as counter:
+            with counting() as counter:
                 decoded = next(steps, None)
             if decoded is None:
                 return

@@ -110,6 +110,12 @@ def test_scores_come_with_all_settings(imported, judge, tmp_path, capsys):
     assert first["sampler"]["steps"][0]["remask"] == 0.75  # what was not changed is there too
     assert first["frechet_distance"] > 0
     assert "frechet_distance" in capsys.readouterr().out
+    evaluate = ["evaluate", "--checkpoint", str(imported), "--judge", str(judge)]
+    for wrong, words in ((["--n", "1"], "n must be 2 or more"), (["--out", str(tmp_path)], "is a folder")):
+        assert main([*evaluate, *wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*evaluate, "--n", "4", "--steps", "1"]) == 0
+    assert "needs real images, or their statistics" in capsys.readouterr().out
 
 
 def scores(imported, *options):
@@ -175,6 +181,9 @@ def test_an_export_is_one_file_that_draws_the_same(imported, tmp_path):
         (["--out", "a.xyz"], "pictures are written as"),
         (["--gif", "a.mp4"], "films are written as .gif"),
         (["--class"], "--class needs a value"),
+        (["--class", ","], "--class needs a value"),
+        (["--seed", "-1"], "seed is -1; give a number from 0"),
+        (["--seed", "99999999999999999999"], "give a number from 0 to below 2^62"),
         (
             ["--schedule", "autonat", "--steps", "4"],
             "no such setting (steps), it is what it is, with 8",

@@ -7,10 +7,12 @@ import torch
 from nat_reference import vectors
 from PIL import Image
 from small_generators import tokenizer_of
+from torch.testing import assert_close
 
 from mmmask.cli import main
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import AdaptiveSampler
+from mmmask.synthesis.policy import rules_of_thumb
 from tasks.samplers import sampler_of
 
 TOKENIZER = tokenizer_of(image_size=32, patch=2)
@@ -36,7 +38,7 @@ def import_(files, *options):
 
 
 def test_a_published_policy_decodes_with_its_generator(files, capsys):
-    assert import_(files, "--policy", files / "policy.pth", "--policy_steps", 4) == 0
+    assert import_(files, "--policy", files / "policy.pth") == 0
     model = read(files / "out")
     sampler = sampler_of(model)
     assert isinstance(sampler, AdaptiveSampler)
@@ -48,6 +50,32 @@ def test_a_published_policy_decodes_with_its_generator(files, capsys):
     assert main([*draw, "--schedule", "cosine", "--steps", "3"]) == 0
     assert main([*draw, "--steps", "8"]) == 2
     assert "a policy for 4 steps, which leaves no choice of steps" in capsys.readouterr().err
+    assert main(["export", str(files / "out"), str(files / "out.pth"), "--published"]) == 2
+    assert "decodes by a policy, for which the published code has no file" in capsys.readouterr().err
+
+
+def test_all_its_modules_go_to_a_device_together(files):
+    assert import_(files, "--policy", files / "policy.pth") == 0
+    model = read(files / "out").to(torch.device("meta"))
+    devices = {name: {p.device.type for p in model.parts[name].parameters()} for name in ("generator", "policy")}
+    assert devices == {"generator": {"meta"}, "policy": {"meta"}}
+
+
+def test_a_published_policy_tells_its_steps_and_what_it_deviates_from(files, capsys):
+    content = torch.load(files / "policy.pth", weights_only=False)
+    assert import_(files, "--policy", files / "policy.pth", "--policy_steps", 8) == 2
+    assert "is a policy for 4 steps, not 8" in capsys.readouterr().err
+    content["args"].heu = 1
+    torch.save(content, files / "policy.pth")
+    assert import_(files, "--policy", files / "policy.pth") == 0
+    assert_close(read(files / "out").parts["policy"].bias, rules_of_thumb(4))
+    del content["args"]
+    torch.save(content, files / "policy.pth")
+    assert import_(files, "--policy", files / "policy.pth") == 2
+    assert "does not tell for how many steps it is: give --policy_steps" in capsys.readouterr().err
+    assert import_(files, "--policy", files / "policy.pth", "--policy_steps", 6) == 0
+    policy = read(files / "out").parts["policy"]
+    assert (policy.steps, policy.bias.abs().max()) == (6, 0)
 
 
 def test_a_policy_of_another_generator_is_refused(files, capsys):

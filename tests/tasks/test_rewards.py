@@ -132,6 +132,26 @@ def test_a_transformer_of_timm_is_looked_into_after_its_blocks(dino):
         torch.testing.assert_close(seen, patches.flatten(2) + first.mT, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("network", "patches"), [("vit_tiny_patch16_224", 196), ("vit_reg", 196), ("vit_bare", 196)])
+def test_registers_are_no_patches_and_a_class_token_need_not_be(tmp_path, network, patches, monkeypatch):
+    kinds = {"vit_reg": {"reg_tokens": 4}, "vit_bare": {"class_token": False, "global_pool": "avg"}}
+    sizes = {"num_classes": 0, "depth": 2, **kinds.get(network, {})}
+    torch.manual_seed(0)
+    plain = timm.create_model("vit_tiny_patch16_224", **sizes).eval()
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **{**given, **sizes}))
+    maps = ViTMaps(tmp_path / "weights.pth", "vit_tiny_patch16_224", blocks=(1,)).eval()
+    images = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        seen = maps(images)[1]
+        x = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        after = plain.forward_intermediates(x, indices=[1], intermediates_only=True)[0].flatten(2)
+        assert seen.shape == (2, 192, patches)
+        other = (seen - after).std(2).max()  # what was added is the same for all patches
+    assert other < 1e-4
+
+
 def test_larger_images_are_cropped_or_shrunk(dino):
     maps = ViTMaps(dino[0], "vit_tiny_patch16_224", blocks=(0,))
     images, kinds = torch.rand(1, 3, 256, 256), set()

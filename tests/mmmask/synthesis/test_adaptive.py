@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from mmmask.errors import UserError
 from mmmask.synthesis import AdaptiveSampler, Policy
+from mmmask.synthesis.schedules import Schedule, Step
 from mmmask.tokens import BLANK, Split
 
 LENGTH, STEPS = 25, 5
@@ -58,6 +59,15 @@ def test_exploring_deviates_from_the_policy_by_the_noise_of_each_seed():
     assert 0.3 < deviation.std() < 2
 
 
+def test_no_pass_is_made_once_everything_is_filled():
+    policy = Policy(16, LENGTH, STEPS, hidden=8, narrow=2, wide=(8, 8))
+    policy.follow(Schedule([Step(0.5), Step(0.0), Step(0.0), Step(0.0), Step(0.0)]))
+    steps = list(AdaptiveSampler(policy).steps(small_generator("joint", LENGTH), CLASSES, range(4)))
+    assert len(steps) == STEPS
+    assert [step.evaluations for step in steps] == [8, 16, 16, 16, 16]
+    assert torch.equal(steps[1].ids, steps[-1].ids)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_survey_sees_features_of_all_tokens_and_answers_as_always(mode):
     model, ids = small_generator(mode, LENGTH), torch.randint(WORDS, (2, LENGTH))
@@ -98,6 +108,12 @@ def test_a_survey_of_samples_with_different_numbers_of_known_tokens_mixes_nothin
                 small_generator("joint", LENGTH), CLASSES, range(4)
             ),
             "a policy for 6x6 tokens cannot look at 25 of them",
+        ),
+        (
+            lambda: AdaptiveSampler(Policy(24, 25, hidden=8, narrow=2, wide=(8, 8))).sample(
+                small_generator("joint", LENGTH), CLASSES, range(4)
+            ),
+            "a policy for features of 24 numbers cannot look at such of 16",
         ),
     ],
 )

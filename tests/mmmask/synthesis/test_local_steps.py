@@ -1,12 +1,14 @@
 """Local steps: exact where nothing has changed, cheap, for each mode of the backbone."""
 
+import gc
+
 import pytest
 import torch
 from small_generators import CLASSES, MODES, WORDS, small_generator
 from torch.testing import assert_close
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmmask.errors import UserError
+from mmmask.flops import counting
 from mmmask.synthesis import CosineSchedule, ReCAP, Sampler
 from mmmask.synthesis.recap import _Group
 from mmmask.synthesis.sampling import Contexts
@@ -29,8 +31,8 @@ def half_known(model):
 def test_a_local_pass_is_the_full_one_while_nothing_has_changed(mode, guided):
     model, step = small_generator(mode, LENGTH), Step(0.0, guidance=1.5 * guided)
     passes = _Group(Contexts(model, CLASSES, guided, None), half_known(model), size=5)
-    passes.look(step)
-    passes.take(torch.tensor([[3, 1, 0, 9, 7]]).expand(4, -1))
+    logits = passes.look(step)
+    passes.take(torch.tensor([[3, 1, 0, 9, 7]]).expand(4, -1), logits)
     full = passes.logits.clone()
     assert not passes.look_again(step)  # it was just made
     assert passes.look_again(step)
@@ -44,8 +46,8 @@ def test_after_a_word_is_known_the_rest_of_the_group_hears_of_it(mode):
     found = []
     for word in (2, 3):
         passes = _Group(Contexts(model, CLASSES, False, None), half_known(model), size=4)
-        passes.look(step)
-        passes.take(torch.tensor([[3, 1, 0, 9]]).expand(4, -1))
+        logits = passes.look(step)
+        passes.take(torch.tensor([[3, 1, 0, 9]]).expand(4, -1), logits)
         passes.look_again(step)
         passes.reveal(torch.full((4, 1), word))
         assert (passes.ids.gather(1, passes.places[:, :1]) == word).all()
@@ -114,7 +116,7 @@ def test_keys_and_values_are_kept_for_groups_with_local_steps_alone(full, monkey
 
 
 def flops(model, sampler):
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         sampler.sample(model, CLASSES, range(4))
     return counter.get_total_flops()
 
@@ -132,3 +134,12 @@ def test_samples_with_different_numbers_of_blanks_are_refused():
         ReCAP().sample(small_generator("joint", LENGTH), CLASSES[:2], [0, 1], ids)
     with pytest.raises(UserError, match="0 or more; given: -1 and 1"):
         ReCAP(full=-1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_groups_that_are_done_are_forgotten(mode):
+    model, alive = small_generator(mode, LENGTH), set()
+    for _ in ReCAP(CosineSchedule(12), local=1).steps(model, CLASSES, range(4)):
+        gc.collect()
+        alive.add(sum(isinstance(thing, _Group) for thing in gc.get_objects()))
+    assert alive == {1}

@@ -147,6 +147,23 @@ def test_last_and_best_are_those_of_the_newest_run(tmp_path):
     assert finding.named("a/b.ckpt", tmp_path) == Path("a/b.ckpt")
 
 
+def test_a_folder_of_runs_stands_for_its_newest_with_a_checkpoint_and_not_for_what_is_deeper(tmp_path):
+    for name in (
+        "run-9/checkpoints/best",
+        "run-10/checkpoints/last",
+        "run-11/config",
+        "policy/run-12/checkpoints/best",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / f"{name}.ckpt").write_bytes(b"")
+    assert finding.newest(tmp_path) == tmp_path / "run-10/checkpoints/last.ckpt"
+    (tmp_path / "run-10/checkpoints/best.ckpt").write_bytes(b"")
+    assert finding.newest(tmp_path) == tmp_path / "run-10/checkpoints/best.ckpt"
+    assert finding.newest(tmp_path / "run-9") == tmp_path / "run-9/checkpoints/best.ckpt"
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        finding.newest(tmp_path / "run-11")
+
+
 def test_a_checkpoint_belongs_to_a_run_only_in_the_folder_of_runs_it_is_from(tmp_path):
     run = tmp_path / "runs/run-1"
     (run / "checkpoints").mkdir(parents=True)
