@@ -9,7 +9,8 @@ model: plain steps against ReCAP (one or two local steps after each full one) at
 against one that was searched (4 steps, CMA-ES, 500 images a strategy, judged by the Frechet distance), all scored with
 1,000 images of other seeds than the search looked at. With --policies, policies (AdaNAT) that began with the cosine
 too: trained by an adversary, which looks through another classifier than the judge; or, as the search, by what it
-sees itself (the Frechet distance, or how sure it is of the class).
+sees itself (the Frechet distance, or how sure it is of the class). What was found with the judge is scored by another
+one too, which had no part in it.
 """
 
 import argparse
@@ -73,24 +74,30 @@ def searched(run, out, seed, evaluations):
     return folder / "best.yaml"
 
 
-def of_seed(pictures, seed, family, out, look, train, evaluations, policies):
-    """What was scored with this seed's model, by name."""
+def of_seed(pictures, seed, family, out, judges, train, evaluations, policies):
+    """What was scored with this seed's model, by name. What was found with the judge is shown to another one too."""
     run = out / f"seed-{seed}" / family
     model, notes = model_of(run), run / "decoding"
     notes.mkdir(exist_ok=True)
 
-    def scored(name, model, sampler, note=None):
-        note = notes / f"{note or name.replace(' ', '-').replace(',', '')}.json"
-        return name, remembered(note, drawn_and_scored, model, sampler, torch.float32, look, train)
+    def scored(name, model, sampler, by="judge"):
+        note = notes / f"{name.replace(' ', '-').replace(',', '')}{'' if by == 'judge' else '-' + by}.json"
+        found = remembered(note, drawn_and_scored, model, sampler, torch.float32, judges[by], train)
+        return name if by == "judge" else f"{name}, by {by}", found
 
-    for name, sampler in WAYS.items():
-        yield scored(name, model, sampler)
-    best = searched(run, notes, seed, evaluations) if evaluations else None
-    if best:
-        yield scored(f"searched, {STEPS} steps", model, sampler_of(model, str(best)), f"searched-{evaluations}")
+    ways, found = {name: (model, sampler) for name, sampler in WAYS.items()}, []
+    if evaluations:
+        best = searched(run, notes, seed, evaluations)
+        found.append(f"searched ({evaluations}), {STEPS} steps")
+        ways[found[-1]] = model, sampler_of(model, str(best))
     for reward in policies:
         trained = model_of(pictures.fit_policy(run, out, seed, reward)[0])
-        yield scored(f"policy, {STEPS} steps, {reward}", trained, sampler_of(trained))
+        found.append(f"policy ({reward}), {STEPS} steps")
+        ways[found[-1]] = trained, sampler_of(trained)
+    for name, (model, sampler) in ways.items():
+        yield scored(name, model, sampler)
+    for name in (f"cosine, {STEPS} steps", *found) if found else ():
+        yield scored(name, *ways[name], "another judge")
 
 
 def statistics_of(train, look, path):
@@ -115,7 +122,9 @@ def main():
     out = (arguments.out or pictures.out).absolute()
     (train, labels), (test, test_labels) = pictures.pictures("train"), pictures.pictures("test")
     look = judge(out / "judge.safetensors", train, labels, pictures.judge_epochs)
+    other = judge(out / "other.safetensors", train, labels, pictures.judge_epochs, seed=2)
     judge(out / "looks.safetensors", train, labels, pictures.judge_epochs, seed=1)
+    judges = {"judge": look, "another judge": other}
     statistics_of(train, look, out / "real.npz")
     header()
     references(look, train, labels, test, test_labels)
@@ -130,7 +139,7 @@ def main():
         for seed in arguments.seeds:
             pictures.fit_generator(family, out, seed)
             for name, found in of_seed(
-                pictures, seed, family, out, look, train, arguments.evaluations, arguments.policies
+                pictures, seed, family, out, judges, train, arguments.evaluations, arguments.policies
             ):
                 row(f"{family}, {name}, seed {seed}", found)
                 gathered.setdefault(f"{family}, {name}", []).append(found)
