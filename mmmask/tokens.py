@@ -33,9 +33,10 @@ class Split:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Tokens of any modalities, one flat set per sample; all tensors are `(B, N)`, `values` `(B, N, C)`.
+    """Tokens of any modalities, one flat set per sample; all tensors are `(B, N)`.
 
-    Discrete tokens have `ids`, continuous ones `values`. `valid` is None where no token is padding.
+    `ids` are words; of continuous tokens they are rows of `values` `(B, M, C)`. `valid` is None where no token is
+    padding.
     """
 
     modality: Tensor
@@ -57,7 +58,7 @@ class TokenSet:
             self.modality.gather(1, index),
             self.position.gather(1, index),
             None if self.ids is None else self.ids.gather(1, index),
-            None if self.values is None else rows(self.values, index),
+            self.values,
             valid,
         )
 
@@ -74,19 +75,18 @@ class TokenSet:
         return replace(self, ids=self.ids.scatter(1, index, blanks))
 
     def concat(self, other: TokenSet) -> TokenSet:
-        """Both, side by side; with ids or values if both have them."""
-
-        def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-            return None if a is None or b is None else torch.cat([a, b], 1)
-
+        """Both, side by side; with ids if both have them."""
+        if self.values is not None and other.values is not None:
+            raise ValueError("only one of two sets of tokens may have continuous ones")
+        ids = None if self.ids is None or other.ids is None else torch.cat([self.ids, other.ids], 1)
         valid = None
         if self.valid is not None or other.valid is not None:
             valid = torch.cat([self.is_valid(), other.is_valid()], 1)
         return TokenSet(
             torch.cat([self.modality, other.modality], 1),
             torch.cat([self.position, other.position], 1),
-            both(self.ids, other.ids),
-            both(self.values, other.values),
+            ids,
+            self.values if other.values is None else other.values,
             valid,
         )
 
@@ -99,7 +99,7 @@ class TokenSet:
             F.pad(self.modality, more),
             F.pad(self.position, more),
             None if self.ids is None else F.pad(self.ids, more),
-            None if self.values is None else F.pad(self.values, (0, 0, *more)),
+            self.values,
             F.pad(self.is_valid(), more),
         )
 
@@ -124,7 +124,7 @@ def tokens_of(ids: Tensor, modality: int = 0) -> TokenSet:
 def vectors_of(values: Tensor, modality: int = 0) -> TokenSet:
     """All continuous tokens of one modality in order, from values `(B, N, C)`."""
     position = torch.arange(values.shape[1], device=values.device).expand(values.shape[:2])
-    return TokenSet(torch.full_like(position, modality), position, values=values)
+    return TokenSet(torch.full_like(position, modality), position, position, values)
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:

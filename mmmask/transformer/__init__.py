@@ -3,20 +3,24 @@
 from mmmask.transformer.attention import Attention
 from mmmask.transformer.block import Block, Style
 from mmmask.transformer.embedding import TokenEmbedding
-from mmmask.transformer.families import ENAT, AutoNAT
+from mmmask.transformer.families import ENAT, AutoNAT, FourM
 from mmmask.transformer.masked_transformer import Condition, MaskedTransformer
-from mmmask.transformer.rules import AttentionRule, Causal, SameModality, Scores
+from mmmask.transformer.placed_embedding import PlacedEmbedding
+from mmmask.transformer.rules import AmongTargets, AttentionRule, Causal, SameModality, Scores
 from mmmask.transformer.stack import Stack
 
 __all__ = [
     "ENAT",
+    "AmongTargets",
     "Attention",
     "AttentionRule",
     "AutoNAT",
     "Block",
     "Causal",
     "Condition",
+    "FourM",
     "MaskedTransformer",
+    "PlacedEmbedding",
     "SameModality",
     "Scores",
     "Stack",

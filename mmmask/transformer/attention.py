@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +16,19 @@ class Attention(nn.Module):
     """Tokens look at each other and, with `reads`, at a memory too, under one softmax: `(B, N, dim) -> (B, N, dim)`.
 
     Keys and values of the memory have projections of their own (ENAT). Without `own`, the memory is all they see.
+    `norm` makes the norm of queries and keys, each head by itself (4M).
     """
 
-    def __init__(self, dim: int, heads: int, own: bool = True, reads: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        own: bool = True,
+        reads: bool = False,
+        bias: bool = True,
+        out_bias: bool = True,
+        norm: Callable[[int], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"Attention: dim {dim} does not divide into {heads} heads; choose a multiple.")
@@ -27,8 +39,10 @@ class Attention(nn.Module):
             self.q = nn.Linear(dim, dim, bias)
         if reads:
             self.kv_memory = nn.Linear(dim, 2 * dim, bias)
-        self.own = own
-        self.out = nn.Linear(dim, dim)
+        if norm is not None:
+            self.norm_q, self.norm_k = norm(dim // heads), norm(dim // heads)
+        self.own, self.norms = own, norm is not None
+        self.out = nn.Linear(dim, dim, out_bias)
 
     def forward(
         self, x: Tensor, memory: Tensor | None = None, scores: Scores | None = None, cache: Cache | None = None
@@ -38,10 +52,13 @@ class Attention(nn.Module):
             q, k, v = self._heads(self.qkv(x), 3)
         else:
             (q,), k, v = self._heads(self.q(x), 1), None, None
+        if self.norms:
+            q, k = self.norm_q(q), None if k is None else self.norm_k(k)
         if cache is not None and k is not None and v is not None:
             k, v = cache(k, v)
         if memory is not None:
             k_memory, v_memory = self._heads(self.kv_memory(memory), 2)
+            k_memory = self.norm_k(k_memory) if self.norms else k_memory
             k = k_memory if k is None else torch.cat([k_memory, k], 2)
             v = v_memory if v is None else torch.cat([v_memory, v], 2)
         assert k is not None

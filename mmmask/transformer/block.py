@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.transformer.attention import Attention
@@ -17,7 +19,8 @@ from mmmask.transformer.rules import Scores
 class Style:
     """How the blocks of a family are made.
 
-    `adaptive`: shift, scale and gate of each part come from a condition, and start at zero (adaLN-zero).
+    `adaptive`: shift, scale and gate of each part come from a condition, and start at zero (adaLN-zero). `mlp`: GELU,
+    or SwiGLU, whose hidden layer is 2/3 as wide and has a gate. `qk_norm`: of queries and keys, each head by itself.
     """
 
     mlp_ratio: float = 4.0
@@ -25,6 +28,9 @@ class Style:
     qkv_bias: bool = True
     norm_eps: float = 1e-5
     adaptive: bool = False
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    bias: bool = True
+    qk_norm: bool = False
 
 
 PLAIN = Style()
@@ -34,7 +40,7 @@ class Norm(nn.LayerNorm):
     """Layer norm with weights of its own or, if adaptive, with a shift and scale `(B, 1, dim)` that are given."""
 
     def __init__(self, dim: int, style: Style) -> None:
-        super().__init__(dim, style.norm_eps, elementwise_affine=not style.adaptive)
+        super().__init__(dim, style.norm_eps, elementwise_affine=not style.adaptive, bias=style.bias)
 
     def forward(self, x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
         x = super().forward(x)
@@ -47,13 +53,26 @@ class Mlp(nn.Sequential):
     def __init__(self, dim: int, style: Style) -> None:
         hidden = int(dim * style.mlp_ratio)
         gelu = nn.GELU(approximate="none" if style.gelu == "exact" else "tanh")
-        super().__init__(nn.Linear(dim, hidden), gelu, nn.Linear(hidden, dim))
+        super().__init__(nn.Linear(dim, hidden, style.bias), gelu, nn.Linear(hidden, dim, style.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self[0](x)
         if torch.is_grad_enabled():
             return self[2](self[1](x))
         return self[2](torch.ops.aten.gelu_(x, approximate=self[1].approximate))  # the widest tensor, once
+
+
+class Gated(nn.Module):
+    """SwiGLU (Shazeer 2020): `silu(gate(x)) * up(x)`, then down again: `(B, N, dim) -> (B, N, dim)`."""
+
+    def __init__(self, dim: int, style: Style) -> None:
+        super().__init__()
+        hidden = int(2 * dim * style.mlp_ratio / 3)
+        self.gate, self.up = nn.Linear(dim, hidden, style.bias), nn.Linear(dim, hidden, style.bias)
+        self.down = nn.Linear(hidden, dim, style.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 class Block(nn.Module):
@@ -75,14 +94,16 @@ class Block(nn.Module):
         if long_skip:
             self.merge = nn.Linear(2 * dim, dim)
         self.norm_attention = Norm(dim, style)
-        self.attention = Attention(dim, heads, reads=reads == "read", bias=style.qkv_bias)
+        given = {"bias": style.qkv_bias, "out_bias": style.bias}
+        norm = partial(nn.LayerNorm, eps=style.norm_eps, bias=style.bias) if style.qk_norm else None
+        self.attention = Attention(dim, heads, reads=reads == "read", norm=norm, **given)
         if reads != "no":
             self.norm_memory = Norm(dim, style)
         if reads == "cross":
             self.norm_cross = Norm(dim, style)
-            self.cross = Attention(dim, heads, own=False, reads=True, bias=style.qkv_bias)
+            self.cross = Attention(dim, heads, own=False, reads=True, norm=norm, **given)
         self.norm_mlp = Norm(dim, style)
-        self.mlp = Mlp(dim, style)
+        self.mlp = (Gated if style.mlp == "swiglu" else Mlp)(dim, style)
         self.style, self.reads, self.long_skip = style, reads, long_skip
         self.parts = 8 if reads == "read" else 6  # shift, scale (and those of the memory), gate; shift, scale, gate
         if style.adaptive:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from torch import nn
 
 from mmmask.modalities import Modality
+from mmmask.transformer.attention import Attention
 from mmmask.transformer.block import Style
 from mmmask.transformer.embedding import TokenEmbedding
 from mmmask.transformer.masked_transformer import MaskedTransformer
+from mmmask.transformer.placed_embedding import PlacedEmbedding
 from mmmask.transformer.stack import Stack
 
 
@@ -83,6 +88,45 @@ class ENAT(MaskedTransformer):
                     nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         _start_small(self)
+
+
+class FourM(MaskedTransformer):
+    """4M (Mizrahi et al. 2023, Bachmann et al. 2024): known tokens of any modalities are encoded, asked ones of any
+    read them.
+
+    The defaults are the published base size; `mlp`, `bias` and `qk_norm` make its variants.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[Modality],
+        dim: int = 768,
+        encoder_depth: int = 12,
+        decoder_depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        mlp: Literal["gelu", "swiglu"] = "swiglu",
+        bias: bool = False,
+        qk_norm: bool = False,
+        registers: int = 0,
+    ) -> None:
+        style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
+        super().__init__(
+            PlacedEmbedding(modalities, dim),
+            Stack(encoder_depth, dim, heads, style),
+            Stack(decoder_depth, dim, heads, style, reads="cross"),
+            mode="cross",
+            registers=registers,
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Attention):  # queries, keys and values, each by itself
+                for part in (module.qkv if module.own else module.kv_memory).weight.split(dim):
+                    nn.init.xavier_uniform_(part)
 
 
 def _start_small(backbone: MaskedTransformer) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.tokens import BLANK, Memory, TokenSet
-from mmmask.transformer.block import Mlp, Style
+from mmmask.transformer.block import Mlp, Norm, Style
 from mmmask.transformer.caches import Cache
 from mmmask.transformer.embedding import TokenEmbedding
+from mmmask.transformer.placed_embedding import PlacedEmbedding
 from mmmask.transformer.rules import AttentionRule, Scores, among_valid
 from mmmask.transformer.stack import Stack
 
@@ -38,6 +39,17 @@ class Reuse(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class Handover(nn.Module):
+    """What a decoder gets of an encoder's features `(B, N, dim)`: they are normed and projected (4M)."""
+
+    def __init__(self, dim: int, style: Style) -> None:
+        super().__init__()
+        self.norm, self.project = Norm(dim, style), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.norm(x))
+
+
 class MaskedTransformer(nn.Module):
     """Embedding, encoder and decoder. How the asked meet the memory is the `mode`:
 
@@ -48,9 +60,16 @@ class MaskedTransformer(nn.Module):
     """
 
     def __init__(
-        self, embedding: TokenEmbedding, encoder: Stack, decoder: Stack, mode: Mode = "joint", classes: int = 0
+        self,
+        embedding: TokenEmbedding | PlacedEmbedding,
+        encoder: Stack,
+        decoder: Stack,
+        mode: Mode = "joint",
+        classes: int = 0,
+        registers: int = 0,
     ) -> None:
-        """`classes` is how many there are for adaptive blocks to be conditioned on."""
+        """`classes` is how many there are for adaptive blocks to be conditioned on; `registers` are learned tokens
+        that are always known."""
         super().__init__()
         dim, style = decoder.dim, decoder.style
         if not embedding.words.embedding_dim == encoder.dim == dim:
@@ -65,7 +84,12 @@ class MaskedTransformer(nn.Module):
                 "MaskedTransformer: adaptive blocks and classes to adapt to go together; give both or none."
             )
         self.embedding, self.encoder, self.decoder, self.mode = embedding, encoder, decoder, mode
-        self.norm = nn.LayerNorm(dim)
+        placed = isinstance(embedding, PlacedEmbedding)
+        if placed and (mode != "cross" or style.adaptive):
+            raise UserError("MaskedTransformer: an embedding with fixed places needs mode cross, and plain blocks.")
+        self.handover = Handover(dim, encoder.style) if placed else None
+        self.norm = Norm(dim, style) if placed else nn.LayerNorm(dim)
+        self.registers = nn.Parameter(0.02 * torch.randn(registers, dim)) if registers else None
         if classes:
             self.classes = nn.Embedding(classes + 1, dim)  # the last one stands for none of them
         if encoder.reads == "read":
@@ -93,7 +117,9 @@ class MaskedTransformer(nn.Module):
         x = self.embedding(known)
         modulations = condition.encoder if condition else None
         if memory is None:
-            return Memory(self.encoder(x, None, modulations, among_valid(known), caches=caches), known)
+            x, known = self._registered(x, known)
+            x = self.encoder(x, None, modulations, among_valid(known), caches=caches)
+            return Memory(self._handed_over(x, known), known)
         old = self.reuse(memory.features)
         both = memory.tokens.concat(known)
         if len(known):
@@ -112,7 +138,7 @@ class MaskedTransformer(nn.Module):
 
         `caches`, one for each block of the decoder, keep keys and values, or bring those of tokens that are not here.
         """
-        x, seen = self.embedding(asked), memory.tokens
+        x, seen = self.embedding.asked(asked), memory.tokens
         both = seen.concat(asked)
         modulations = condition.decoder if condition else None
         if self.mode == "joint":
@@ -125,6 +151,24 @@ class MaskedTransformer(nn.Module):
             scores = _scores(rule, asked, asked), among_valid(seen)
             x = self.decoder(x, memory.features, modulations, *scores, caches=caches)
         return self.norm(x)
+
+    def _registered(self, x: Tensor, known: TokenSet) -> tuple[Tensor, TokenSet]:
+        """With the registers before them."""
+        if self.registers is None:
+            return x, known
+        zeros = known.modality.new_zeros(len(x), len(self.registers))
+        registers = TokenSet(zeros, zeros, zeros)
+        return torch.cat([self.registers.expand(len(x), -1, -1), x], 1), registers.concat(known)
+
+    def _handed_over(self, x: Tensor, known: TokenSet) -> Tensor:
+        """What the decoder gets of the features of the known."""
+        if self.handover is None or not isinstance(self.embedding, PlacedEmbedding):
+            return x
+        places = self.embedding.places(known)
+        if self.registers is not None:  # they stand nowhere
+            n = len(self.registers)
+            places = torch.cat([torch.zeros_like(places[:, :n]), places[:, n:]], 1)
+        return self.handover(x) + places
 
 
 def _scores(rule: AttentionRule | None, asks: TokenSet, seen: TokenSet) -> Scores | None:

@@ -6,7 +6,7 @@ logits in this order: `softmax(allow(logits * mul + add)) * post_mul`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +87,20 @@ class Causal:
 
     def __call__(self, asks: TokenSet, seen: TokenSet) -> Scores:
         return Scores(allow=(asks.position[:, :, None] >= seen.position[:, None])[:, None])
+
+
+class AmongTargets:
+    """Tokens see those of their own modality: in `sequences` (their numbers) those at their own and earlier
+    positions, elsewhere all (4M)."""
+
+    def __init__(self, sequences: Sequence[int]) -> None:
+        self.sequences = sequences
+
+    def __call__(self, asks: TokenSet, seen: TokenSet) -> Scores:
+        ordered = torch.isin(asks.modality, asks.modality.new_tensor(self.sequences))
+        earlier = asks.position[:, :, None] >= seen.position[:, None]
+        allow = (asks.modality[:, :, None] == seen.modality[:, None]) & (earlier | ~ordered[:, :, None])
+        return Scores(allow=allow[:, None])
 
 
 def _mask(scores: Scores, dtype: torch.dtype) -> Tensor | None:

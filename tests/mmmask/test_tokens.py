@@ -34,12 +34,23 @@ def test_padding_is_not_valid_and_stays_so_when_joined_and_selected():
     assert joined.select(torch.tensor([[4, 1]])).valid.tolist() == [[False, True]]
 
 
-def test_ids_and_vectors_cannot_be_embedded_in_one_set():
+def test_ids_and_vectors_are_embedded_in_one_set_as_apart():
     modalities = [Modality("image", 1, 4), Modality("text", 2, channels=3)]
-    mixed = tokens_of(torch.tensor([[1]])).concat(vectors_of(torch.zeros(1, 2, 3), 1))
+    embedding = TokenEmbedding(modalities, 8)
+    ids, vectors = tokens_of(torch.tensor([[1]])), vectors_of(torch.rand(1, 2, 3), 1)
+    mixed = ids.concat(vectors)
     assert mixed.modality.tolist() == [[0, 1, 1]]
-    with pytest.raises(UserError, match="cannot be embedded in one set"):
-        TokenEmbedding(modalities, 8)(mixed)
+    apart = torch.cat([embedding(ids), embedding(vectors)], 1)
+    torch.testing.assert_close(embedding(mixed), apart)
+    some = torch.tensor([[2, 0]])
+    torch.testing.assert_close(embedding(mixed.select(some)), rows(apart, some))
+
+
+def test_vectors_of_two_sets_are_not_mixed_up():
+    vectors = vectors_of(torch.rand(1, 2, 3), 1)
+    assert len(vectors.concat(vectors.select(torch.tensor([[1]])))) == 3  # rows of the same values
+    with pytest.raises(ValueError, match="lie in different rows"):
+        vectors.concat(vectors_of(torch.rand(1, 2, 3), 1))
 
 
 def test_rows_are_gathered_per_sample():

@@ -1,0 +1,49 @@
+"""Which words the answers are, in each modality: features compared with its words (4M's heads)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmask.tokens import TokenSet
+from mmmask.transformer.placed_embedding import PlacedEmbedding
+
+
+class Errors(NamedTuple):
+    """Of the answers in one modality: the sum of their cross entropies, how many there are, and the vocabulary."""
+
+    total: Tensor
+    number: int
+    words: int
+
+
+def logits(embedding: PlacedEmbedding, name: str, features: Tensor) -> Tensor:
+    """`(..., dim)` to `(..., vocab_size)`."""
+    return F.linear(features, embedding.answer_table(name))
+
+
+def errors(embedding: PlacedEmbedding, asked: TokenSet, features: Tensor, wanted: Tensor) -> dict[str, Errors]:
+    """Of the features `(B, N, dim)` of asked tokens, whose words should be `wanted` `(B, N)`, by modality."""
+    valid, found = asked.is_valid(), {}
+    for number, modality in enumerate(embedding.catalogue.modalities):
+        if modality.vocab_size:
+            its = valid & (asked.modality == number)
+            answers = logits(embedding, modality.name, features[its]).float()
+            total = F.cross_entropy(answers, wanted[its], reduction="sum")
+            found[modality.name] = Errors(total, len(answers), modality.vocab_size)
+    return found
+
+
+def by_modality(found: dict[str, Errors]) -> Tensor:
+    """The mean over modalities of their means; one without answers counts as 0."""
+    return torch.stack([part.total / max(1, part.number) for part in found.values()]).mean()
+
+
+def by_token(found: dict[str, Errors], as_published: bool = False) -> Tensor:
+    """The mean over all answers. As published, those in a larger vocabulary weigh as much more as it is larger."""
+    weights = {name: part.words if as_published else 1 for name, part in found.items()}
+    count = sum(weights[name] * part.number for name, part in found.items())
+    return torch.stack([weights[name] * part.total for name, part in found.items()]).sum() / max(1, count)

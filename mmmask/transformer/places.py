@@ -1,0 +1,22 @@
+"""Fixed places: sines and cosines of where a token stands, in a line or in a grid (as 4M's, in float32)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def in_a_line(length: int, dim: int) -> Tensor:
+    """`(length, dim)`: sines, then cosines."""
+    return _waves(torch.arange(length), dim)
+
+
+def in_a_grid(height: int, width: int, dim: int) -> Tensor:
+    """`(height * width, dim)`, row by row: half tells the row, half the column."""
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.cat([_waves(part.flatten(), dim // 2) for part in (row, column)], 1)
+
+
+def _waves(place: Tensor, dim: int) -> Tensor:
+    angles = place[:, None] * (1.0 / 10000 ** (torch.arange(dim // 2) / (dim // 2)))
+    return torch.cat([angles.sin(), angles.cos()], 1)
