@@ -76,8 +76,8 @@ class TokenSet:
 
     def concat(self, other: TokenSet) -> TokenSet:
         """Both, side by side; with ids if both have them."""
-        if self.values is not None and other.values is not None:
-            raise ValueError("only one of two sets of tokens may have continuous ones")
+        if self.values is not None and other.values is not None and self.values is not other.values:
+            raise ValueError("continuous tokens of two sets lie in different rows: put their values together first")
         ids = None if self.ids is None or other.ids is None else torch.cat([self.ids, other.ids], 1)
         valid = None
         if self.valid is not None or other.valid is not None:
