@@ -93,7 +93,7 @@ def model(clip, tmp_path):
     torch.manual_seed(0)
     parts = {name: build(spec) for name, spec in specs.items()}
     for parameter in parts["generator"].parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.6)
     parts["tokenizer"](torch.rand(8, 3, 16, 16))
     write(tmp_path / "model", Model(parts, specs), "")
     return tmp_path / "model"

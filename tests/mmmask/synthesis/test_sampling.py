@@ -138,7 +138,7 @@ def text_model():
     torch.manual_seed(0)
     model = ImageGenerator(AutoNAT(WORDS, LENGTH, text_length=5, text_channels=6, dim=16, depth=3, heads=2))
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.6)
     return model.eval()
 
 
