@@ -1,0 +1,96 @@
+"""Spans of sequences that are left out: each leaves a sentinel, which the answer names before it fills in (T5, 4M)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+class Spans(NamedTuple):
+    """Padded by zeros: what is known of each sequence `(B, K)` and how long that is, the answer `(B, A)` and its
+    length."""
+
+    known: Ids
+    known_length: Ids
+    answer: Ids
+    answer_length: Ids
+
+
+def spans(
+    ids: Ids,
+    length: Ids,
+    share: NDArray[np.float64],
+    most_known: Ids,
+    most_answered: Ids,
+    sentinels: Ids,
+    rng: np.random.Generator,
+    chunks: Ids | None = None,
+) -> Spans:
+    """Each token of a sequence `(B, L)` is kept with the probability `share` `(B,)`, which is lowered by a tenth, with
+    new draws, until what is known fits `most_known` `(B,)`. With `most_known` 0, nothing is known, not even that
+    there is a sequence.
+
+    An answer longer than `most_answered` begins at a random sentinel and is cut, or at the earliest from which all
+    fits. `chunks` `(B, L)` are kept or left out as a whole: tokens of a chunk have the same number.
+    """
+    here = np.arange(ids.shape[1]) < length[:, None]
+    keep = _kept(here, share, rng, chunks) & (most_known > 0)[:, None]
+    share = share.copy()
+    while len(over := np.nonzero((_known_length(keep, here) > most_known) & (most_known > 0))[0]):
+        share[over] *= 0.9
+        keep[over] = _kept(here[over], share[over], rng, None if chunks is None else chunks[over])
+    out = here & ~keep
+    begins = out & ~np.pad(out[:, :-1], ((0, 0), (1, 0)))
+    number = begins.cumsum(1)  # of the span that a token lies in
+    stays = (keep & here | begins) & (most_known > 0)[:, None]
+    words = np.where(begins, sentinels[np.maximum(number - 1, 0)], ids)
+    known = _packed(words, stays)
+    left_out, count = out.sum(1), number[:, -1]
+    answer = np.zeros((len(ids), 2 * ids.shape[1] + 2), dtype=ids.dtype)
+    before = out.cumsum(1) - out
+    nowhere = answer.shape[1] - 1
+    np.put_along_axis(answer, np.where(out, before + number, nowhere), ids, 1)
+    np.put_along_axis(answer, np.where(begins, before + number - 1, nowhere), sentinels[np.maximum(number - 1, 0)], 1)
+    answer[:, nowhere] = 0
+    np.put_along_axis(answer, (left_out + count)[:, None], sentinels[count][:, None], 1)
+    starts = np.where(begins, before + number - 1, nowhere)  # of the spans, in the answer
+    return Spans(known, stays.sum(1), *_cut(answer, left_out + count + 1, starts, count, most_answered, rng))
+
+
+def _kept(
+    here: NDArray[np.bool_], share: NDArray[np.float64], rng: np.random.Generator, chunks: Ids | None
+) -> NDArray[np.bool_]:
+    luck = rng.random(here.shape)
+    if chunks is not None:
+        luck = np.take_along_axis(luck, chunks, 1)
+    return here & (luck <= share[:, None])
+
+
+def _known_length(keep: NDArray[np.bool_], here: NDArray[np.bool_]) -> Ids:
+    out = here & ~keep
+    return (keep | (out & ~np.pad(out[:, :-1], ((0, 0), (1, 0))))).sum(1)
+
+
+def _packed(words: Ids, stays: NDArray[np.bool_]) -> Ids:
+    """Those that stay, side by side; zeros after them."""
+    order = np.argsort(~stays, axis=1, kind="stable")
+    return np.take_along_axis(np.where(stays, words, 0), order, 1)
+
+
+def _cut(answer: Ids, length: Ids, starts: Ids, count: Ids, most: Ids, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Answers that begin where they may, not longer than `most` `(B,)`; and their lengths."""
+    rows = np.arange(len(answer))
+    ends = np.concatenate([np.sort(starts, 1), np.zeros((len(answer), 1), dtype=starts.dtype)], 1)
+    ends[rows, count] = length - 1  # the last sentinel says that this was all
+    chosen = ends[rows, (rng.random(len(answer)) * np.maximum(count, 1)).astype(np.int64)]
+    fits = np.where(np.arange(ends.shape[1]) <= count[:, None], length[:, None] - ends <= most[:, None], False)
+    earliest = np.where(fits.any(1), ends[rows, fits.argmax(1)], length)
+    begin = np.where(length <= most, 0, np.where(length - chosen >= most, chosen, earliest))
+    length = np.minimum(length - begin, most)
+    columns = np.minimum(begin[:, None] + np.arange(answer.shape[1]), answer.shape[1] - 1)
+    cut = np.take_along_axis(answer, columns, 1)
+    return np.where(np.arange(answer.shape[1]) < length[:, None], cut, 0), length
