@@ -13,13 +13,17 @@ Kind = Literal["grid", "sequence", "set", "vector"]
 
 @dataclass(frozen=True)
 class Modality:
-    """A kind of data as tokens: at most `length` of them, each one of `vocab_size` ids or a vector of `channels`."""
+    """A kind of data as tokens: at most `length` of them, each one of `vocab_size` ids or a vector of `channels`.
+
+    `sentinels` of a sequence are the words, from and up to but not including, that stand for spans left out.
+    """
 
     name: str
     length: int
     vocab_size: int | None = None
     channels: int | None = None
     kind: Kind = "grid"
+    sentinels: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if (self.vocab_size is None) == (self.channels is None):

@@ -5,43 +5,40 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmmask.draws import Draws
+
 Counts = NDArray[np.int64]
 Weights = NDArray[np.float64]
+TRIES = 100
 
 
-def budgets(
-    total: Counts, alphas: Weights, least: Counts, most: Counts, rng: np.random.Generator, tries: int = 100
-) -> Counts:
+def budgets(total: Counts, alphas: Weights, least: Counts, most: Counts, draws: Draws, use: int = 0) -> Counts:
     """Counts `(B, M)` that sum up to `total` `(B,)` at most: floor(p * total) for p from Dir(alpha), what is left
     dealt out by the largest of further draws, never above `most` `(B, M)`; drawn again while below `least` `(M,)`.
 
     `alphas` `(B, M)`; where it is 0, a modality gets nothing but its least.
     """
-    found = _drawn(total, alphas, most, rng)
     least = np.minimum(least, most)
-    for _ in range(tries):
-        if not len(short := np.nonzero((found < least).any(1))[0]):
+    found, short = np.zeros_like(most), np.arange(len(total))
+    for number in range(TRIES):
+        found[short] = _drawn(total[short], alphas[short], most[short], draws.of(short), (use, number))
+        short = np.nonzero((found < least).any(1))[0]
+        if not len(short):
             return found
-        found[short] = _drawn(total[short], alphas[short], most[short], rng)
     return _lifted(found, least, total)
 
 
-def _drawn(total: Counts, alphas: Weights, most: Counts, rng: np.random.Generator) -> Counts:
-    found = np.floor(_dirichlet(alphas, rng) * total[:, None]).astype(np.int64)
-    left = np.where((alphas > 0).any(1), total - found.sum(1), 0)
-    rows = np.repeat(np.arange(len(total)), left)
-    np.add.at(found, (rows, _dirichlet(alphas[rows], rng).argmax(1)), 1)
+def _drawn(total: Counts, alphas: Weights, most: Counts, draws: Draws, use: tuple[int, int]) -> Counts:
+    logs = draws.log_dirichlet(use, alphas, 1 + alphas.shape[1])  # what is left are fewer than there are modalities
+    highest = logs[:, 0].max(1, keepdims=True)
+    weights = np.exp(logs[:, 0] - np.where(np.isfinite(highest), highest, 0))
+    share = weights / np.maximum(weights.sum(1, keepdims=True), 1e-300)
+    found = np.floor(share * total[:, None]).astype(np.int64)
+    left = np.where(np.isfinite(highest[:, 0]), total - found.sum(1), 0)
+    more = logs[:, 1:].argmax(2)  # (B, M)
+    for number in range(more.shape[1]):
+        found[np.arange(len(found)), more[:, number]] += number < left
     return np.minimum(found, most)
-
-
-def _dirichlet(alphas: Weights, rng: np.random.Generator) -> Weights:
-    """One draw for each row. In logarithms, for gammas of small alphas are too small for numbers."""
-    alpha = np.where(alphas > 0, alphas, 1.0)
-    gammas = np.log(rng.standard_gamma(alpha + 1)) + np.log(rng.random(alpha.shape)) / alpha
-    gammas = np.where(alphas > 0, gammas, -np.inf)
-    highest = gammas.max(1, keepdims=True)
-    weights = np.exp(gammas - np.where(np.isfinite(highest), highest, 0))
-    return weights / np.maximum(weights.sum(1, keepdims=True), 1e-300)
 
 
 def _lifted(found: Counts, least: Counts, total: Counts) -> Counts:

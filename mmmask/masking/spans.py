@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmmask.draws import Draws
+
 Ids = NDArray[np.int64]
 
 
@@ -27,7 +29,8 @@ def spans(
     most_known: Ids,
     most_answered: Ids,
     sentinels: Ids,
-    rng: np.random.Generator,
+    draws: Draws,
+    use: int = 0,
     chunks: Ids | None = None,
 ) -> Spans:
     """Each token of a sequence `(B, L)` is kept with the probability `share` `(B,)`, which is lowered by a tenth, with
@@ -38,11 +41,12 @@ def spans(
     fits. `chunks` `(B, L)` are kept or left out as a whole: tokens of a chunk have the same number.
     """
     here = np.arange(ids.shape[1]) < length[:, None]
-    keep = _kept(here, share, rng, chunks) & (most_known > 0)[:, None]
-    share = share.copy()
+    keep, share, tries = _kept(here, share, draws, (use, 1), chunks) & (most_known > 0)[:, None], share.copy(), 1
     while len(over := np.nonzero((_known_length(keep, here) > most_known) & (most_known > 0))[0]):
-        share[over] *= 0.9
-        keep[over] = _kept(here[over], share[over], rng, None if chunks is None else chunks[over])
+        share[over], tries = share[over] * 0.9, tries + 1
+        keep[over] = _kept(
+            here[over], share[over], draws.of(over), (use, tries), None if chunks is None else chunks[over]
+        )
     out = here & ~keep
     begins = out & ~np.pad(out[:, :-1], ((0, 0), (1, 0)))
     number = begins.cumsum(1)  # of the span that a token lies in
@@ -58,13 +62,15 @@ def spans(
     answer[:, nowhere] = 0
     np.put_along_axis(answer, (left_out + count)[:, None], sentinels[count][:, None], 1)
     starts = np.where(begins, before + number - 1, nowhere)  # of the spans, in the answer
-    return Spans(known, stays.sum(1), *_cut(answer, left_out + count + 1, starts, count, most_answered, rng))
+    return Spans(
+        known, stays.sum(1), *_cut(answer, left_out + count + 1, starts, count, most_answered, draws.uniform((use, 0)))
+    )
 
 
 def _kept(
-    here: NDArray[np.bool_], share: NDArray[np.float64], rng: np.random.Generator, chunks: Ids | None
+    here: NDArray[np.bool_], share: NDArray[np.float64], draws: Draws, use: tuple[int, int], chunks: Ids | None
 ) -> NDArray[np.bool_]:
-    luck = rng.random(here.shape)
+    luck = draws.uniform(use, here.shape[1])
     if chunks is not None:
         luck = np.take_along_axis(luck, chunks, 1)
     return here & (luck <= share[:, None])
@@ -81,12 +87,12 @@ def _packed(words: Ids, stays: NDArray[np.bool_]) -> Ids:
     return np.take_along_axis(np.where(stays, words, 0), order, 1)
 
 
-def _cut(answer: Ids, length: Ids, starts: Ids, count: Ids, most: Ids, rng: np.random.Generator) -> tuple[Ids, Ids]:
+def _cut(answer: Ids, length: Ids, starts: Ids, count: Ids, most: Ids, luck: NDArray[np.float64]) -> tuple[Ids, Ids]:
     """Answers that begin where they may, not longer than `most` `(B,)`; and their lengths."""
     rows = np.arange(len(answer))
     ends = np.concatenate([np.sort(starts, 1), np.zeros((len(answer), 1), dtype=starts.dtype)], 1)
     ends[rows, count] = length - 1  # the last sentinel says that this was all
-    chosen = ends[rows, (rng.random(len(answer)) * np.maximum(count, 1)).astype(np.int64)]
+    chosen = ends[rows, (luck * np.maximum(count, 1)).astype(np.int64)]
     fits = np.where(np.arange(ends.shape[1]) <= count[:, None], length[:, None] - ends <= most[:, None], False)
     earliest = np.where(fits.any(1), ends[rows, fits.argmax(1)], length)
     begin = np.where(length <= most, 0, np.where(length - chosen >= most, chosen, earliest))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mmmask.draws import Draws
 from mmmask.masking.budgets import budgets
 
 ALPHAS = [[0.01] * 4, [1.0] * 4, [10.0] * 4, [1000.0, 0.0, 0.0, 0.0], [5.0, 0.5, 0.5, 0.0]]
@@ -11,9 +12,9 @@ MUCH = np.full(4, 10**6)
 
 def drawn(alphas, n=10_000, total=128, least=0, most=None, seed=0):
     shape = np.ones((n, 1), dtype=np.int64)
-    rng = np.random.default_rng(seed)
+    draws = Draws(np.arange(n) + seed * 10**6)
     most = np.asarray(MUCH if most is None else most)
-    return budgets(np.full(n, total), np.asarray(alphas) * shape, np.full(4, least), most * shape, rng)
+    return budgets(np.full(n, total), np.asarray(alphas) * shape, np.full(4, least), most * shape, draws)
 
 
 @pytest.mark.parametrize("alphas", ALPHAS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mmmask.draws import Draws
 from mmmask.masking.spans import spans
 
 SENTINELS = np.arange(900, 999)
@@ -13,7 +14,7 @@ def drawn(most_known=99, most_answered=99, share=0.5, seed=0, chunks=None, count
     length = rng.integers(1, 13, count)
     ids = np.where(np.arange(12) < length[:, None], np.arange(count * 12).reshape(count, 12) + 1000, 0)
     full = [np.full(count, number) for number in (most_known, most_answered)]
-    return ids, length, spans(ids, length, np.full(count, share), *full, SENTINELS, rng, chunks)
+    return ids, length, spans(ids, length, np.full(count, share), *full, SENTINELS, Draws(np.arange(count)), 0, chunks)
 
 
 def rows(padded, length):
