@@ -57,9 +57,8 @@ class Question(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Tokens of one modality `(B, n)`, of which some are meant."""
+    """Tokens of one modality `(B, n)`, of which some are meant, at positions `(n,)`."""
 
-    modality: Ids
     position: Ids
     ids: Ids
     wanted: Ids
@@ -141,34 +140,41 @@ class DirichletMask:
         words = np.arange(first, last)
         found = spans(data.ids, data.length, share, known, asked, words, draws, SPANS + number, data.chunks)
         rest, right = found.answer[:, :-1], found.answer[:, 1:]
-        return _piece(number, found.known, found.known, found.known_length), _piece(
-            number, rest, right, found.answer_length - 1
-        )
+        answer = _piece(rest, right, found.answer_length - 1)
+        return _piece(found.known, found.known, found.known_length), answer
 
 
 def _at_random(number: int, data: Data, known: Ids, asked: Ids, draws: Draws) -> tuple[Piece, Piece]:
     """The first of a random order are known, the next are asked."""
     here = np.arange(data.ids.shape[1]) < data.length[:, None]
     rank = np.where(here, draws.uniform((ORDER, number), data.ids.shape[1]), 2.0).argsort(1).argsort(1)
-    piece = _piece(number, data.ids, data.ids, data.length)
-    asked_too = known + asked
-    return piece._replace(meant=rank < known[:, None]), piece._replace(
-        ids=np.full_like(data.ids, BLANK), meant=(rank >= known[:, None]) & (rank < asked_too[:, None])
-    )
+    position, blank = np.arange(data.ids.shape[1]), np.full_like(data.ids, BLANK)
+    first, last = known[:, None], (known + asked)[:, None]
+    mine = Piece(position, data.ids, data.ids, rank < first)
+    return mine, Piece(position, blank, data.ids, (rank >= first) & (rank < last))
 
 
-def _piece(number: int, ids: Ids, wanted: Ids, length: Ids) -> Piece:
-    place = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    return Piece(np.full_like(ids, number), place, ids, wanted, place < length[:, None])
+def _piece(ids: Ids, wanted: Ids, length: Ids) -> Piece:
+    position = np.arange(ids.shape[1])
+    return Piece(position, ids, wanted, position < length[:, None])
 
 
 def _side_by_side(pieces: Sequence[Piece], size: int, values: Tensor | None) -> tuple[TokenSet, Tensor]:
     """The tokens that are meant, `size` places for each sample; and the right words."""
-    whole = Piece(*(np.concatenate(parts, 1) for parts in zip(*pieces, strict=True)))
-    order = np.argsort(~whole.meant, axis=1, kind="stable")[:, :size]
-    modality, position, ids, wanted, meant = (torch.from_numpy(np.take_along_axis(part, order, 1)) for part in whole)
-    position = position.where(meant, 0)  # places beyond a table are never looked up
-    return TokenSet(modality, position, ids, values, meant), wanted
+    batch = len(pieces[0].meant)
+    modality, position, ids, wanted = (np.zeros((batch, size), dtype=np.int64) for _ in range(4))
+    filled = np.zeros(batch, dtype=np.int64)
+    for number, piece in enumerate(pieces):
+        row, column = np.nonzero(piece.meant)
+        count = piece.meant.sum(1)
+        first = np.repeat(filled - np.concatenate([[0], count.cumsum()[:-1]]), count)
+        place = first + np.arange(len(row))
+        modality[row, place], position[row, place] = number, piece.position[column]
+        ids[row, place], wanted[row, place] = piece.ids[row, column], piece.wanted[row, column]
+        filled += count
+    valid = np.arange(size) < filled[:, None]
+    of_modality, places, words = map(torch.from_numpy, (modality, position, ids))
+    return TokenSet(of_modality, places, words, values, torch.from_numpy(valid)), torch.from_numpy(wanted)
 
 
 def _by_name(given: float | Mapping[str, float], names: Sequence[str]) -> list[float]:
