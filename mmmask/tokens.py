@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -102,6 +102,25 @@ class TokenSet:
             self.values,
             F.pad(self.is_valid(), more),
         )
+
+    @staticmethod
+    def below(sets: Sequence[TokenSet]) -> TokenSet:
+        """The samples of several sets, one below the other, all made as long as the longest."""
+        longest = max(map(len, sets))
+        sets = [some.pad_to(longest) for some in sets]
+
+        def column(parts: list[Tensor | None]) -> Tensor | None:
+            there = [part for part in parts if part is not None]
+            return torch.cat(there) if len(there) == len(sets) else None
+
+        valued = [some.values for some in sets if some.values is not None]
+        values = [some.values for some in sets]
+        if valued:  # rows that nothing points to
+            like = valued[0]
+            values = [like.new_zeros(len(s.modality), *like.shape[1:]) if s.values is None else s.values for s in sets]
+        valid = None if all(some.valid is None for some in sets) else torch.cat([some.is_valid() for some in sets])
+        modality, position = (torch.cat([getattr(some, name) for some in sets]) for name in ("modality", "position"))
+        return TokenSet(modality, position, column([some.ids for some in sets]), column(values), valid)
 
     def is_valid(self) -> Tensor:
         return torch.ones_like(self.modality, dtype=torch.bool) if self.valid is None else self.valid

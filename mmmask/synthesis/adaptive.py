@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmmask.synthesis.generator import ImageGenerator
+from mmmask.synthesis.generator import Given, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Order
 from mmmask.synthesis.policy import Decision, Policy
@@ -53,7 +53,7 @@ class AdaptiveSampler(Sampler):
     def steps(
         self,
         model: ImageGenerator,
-        given: Tensor,
+        given: Given,
         noise: Noise | Sequence[int],
         ids: Tensor | None = None,
         guidance: Tensor | None = None,
@@ -69,7 +69,7 @@ class AdaptiveSampler(Sampler):
     def explore(
         self,
         model: ImageGenerator,
-        given: Tensor,
+        given: Given,
         noise: Noise | Sequence[int],
         spread: float,
         ids: Tensor | None = None,
@@ -80,8 +80,9 @@ class AdaptiveSampler(Sampler):
         ids, noise = begin(model, given, noise, ids, steps)
         contexts, rest = Contexts(model, given, True, guidance), Rest(ids)
         split, memory, aim = rest.split(), None, None
+        reuses = self.reuse and model.reuses
         for number in range(steps):
-            both = model.tokens(contexts.doubled(ids)), split.map(contexts.doubled), contexts.both
+            both = model.tokens(contexts.repeated(ids)), split.map(contexts.repeated), contexts.all
             features, logits, memory = model.survey(*both, memory)
             step = torch.full((len(given),), number, device=given.device)
             features = features[: len(given)].float()  # those of the branch with what is given
@@ -99,8 +100,8 @@ class AdaptiveSampler(Sampler):
             places, last = split.asked, number == steps - 1
             then = torch.zeros_like(rest.left) if last else self._masked(decision, ids.shape[1]).minimum(rest.left)
             ids = rest.reveal(ids, words, scores, then)
-            memory = memory if self.reuse else None
-            split = rest.split(None if self.reuse else ids)
+            memory = memory if reuses else None
+            split = rest.split(None if reuses else ids)
             evaluations = contexts.branches * (number + 1) * len(given)
             yield Decoded(ids, evaluations, 0, decision, places, chances), Looked(features, actions, decision)
 

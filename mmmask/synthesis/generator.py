@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,27 @@ class Context(NamedTuple):
 
     tokens: TokenSet | None
     condition: Condition | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is known of other modalities: all of it or, for guidance, parts that pull with these `weights`; and what
+    is known without them."""
+
+    parts: Sequence[TokenSet]
+    without: TokenSet
+    weights: tuple[float, ...] = (1.0,)
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.without.modality)
+
+    @property
+    def device(self) -> torch.device:
+        return self.without.modality.device
+
+
+Given = Tensor | Conditions  # classes (B,), text vectors (B, n, channels), or conditions
 
 
 class ImageGenerator(nn.Module):
@@ -74,6 +96,11 @@ class ImageGenerator(nn.Module):
                 f"{of.channels} numbers; use the text encoder it was trained with."
             )
         return Context(vectors_of(given, number), None)
+
+    def contexts(self, given: Given, guided: bool) -> Context:
+        """One below the other: with what is given and, if guided, without it."""
+        assert isinstance(given, Tensor)
+        return self.context(torch.cat([given, self.nothing(given)]) if guided else given)
 
     def nothing(self, given: Tensor) -> Tensor:
         """The class or text that stands for none, in the shape of `given`."""

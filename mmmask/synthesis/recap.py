@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmmask.errors import UserError
-from mmmask.synthesis.generator import ImageGenerator
+from mmmask.synthesis.generator import Given, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Order
 from mmmask.synthesis.sampling import Contexts, Decoded, Rest, Sampler, begin
@@ -61,7 +61,7 @@ class ReCAP(Sampler):
     def steps(
         self,
         model: ImageGenerator,
-        given: Tensor,
+        given: Given,
         noise: Noise | Sequence[int],
         ids: Tensor | None = None,
         guidance: Tensor | None = None,
@@ -128,8 +128,8 @@ class _Group:
 
     def look(self, step: Step) -> Tensor:
         """Guided logits `(B, A, V)` of all that is asked, from a full pass."""
-        both, split = self.contexts.doubled, self.split.map(self.contexts.doubled)
-        tokens, context = self.model.tokens(both(self.ids)), self.contexts.both
+        both, split = self.contexts.repeated, self.split.map(self.contexts.repeated)
+        tokens, context = self.model.tokens(both(self.ids)), self.contexts.all
         if self.known is not None:
             self.memory: Memory = self.known
         else:
@@ -150,7 +150,7 @@ class _Group:
             columns, total, first = self.places, self.length, len(self.memory.tokens)
         others = torch.ones(len(columns), total, device=columns.device).scatter(1, columns, 0.0)
         others = others.argsort(dim=1, descending=True, stable=True)[:, : total - self.size]
-        self.caches = recalled(self.kept, self.contexts.doubled(others + first))
+        self.caches = recalled(self.kept, self.contexts.repeated(others + first))
         self.kept.clear()
 
     def look_again(self, step: Step) -> bool:
@@ -158,8 +158,8 @@ class _Group:
         if self.fresh:
             self.fresh = False
             return False
-        few = self.model.tokens(self.ids).select(self.places).map(self.contexts.doubled)
-        logits = self.model.answer_few(few, self.done, self.contexts.both, self.heard(), self.caches)
+        few = self.model.tokens(self.ids).select(self.places).map(self.contexts.repeated)
+        logits = self.model.answer_few(few, self.done, self.contexts.all, self.heard(), self.caches)
         self.logits = self.contexts.guide(logits, step.guidance)
         return True
 
@@ -173,7 +173,7 @@ class _Group:
     def heard(self) -> Memory:
         """The memory, with what has been revealed since it was asked for last."""
         if self.unheard.shape[1]:
-            new = self.model.tokens(self.ids).select(self.unheard).map(self.contexts.doubled)
-            self.memory = self.model.remember_more(new, self.contexts.both, self.memory, self.grown)
+            new = self.model.tokens(self.ids).select(self.unheard).map(self.contexts.repeated)
+            self.memory = self.model.remember_more(new, self.contexts.all, self.memory, self.grown)
             self.unheard = self.unheard[:, :0]
         return self.memory

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmmask.errors import UserError
-from mmmask.synthesis.generator import Context, ImageGenerator
+from mmmask.synthesis.generator import Conditions, Context, Given, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order
 from mmmask.synthesis.policy import Decision
@@ -39,6 +39,7 @@ class Sampler:
         top_k: draw among so many likeliest words only.
         top_p: draw among the likeliest words that have this probability together.
         reuse: encode each token once, if the model can (ENAT); without it all known tokens are encoded at each step.
+        tempered: how likely a word is that was drawn counts at the temperature it was drawn at (4M), not at 1.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Sampler:
         top_k: int | None = None,
         top_p: float | None = None,
         reuse: bool = True,
+        tempered: bool = False,
     ) -> None:
         if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
             raise UserError(f"sampling: top_k must be 1 or more, top_p above 0 and at most 1; given: {top_k}, {top_p}.")
         self.schedule, self.order = schedule or CosineSchedule(), order or Confident()
-        self.top_k, self.top_p, self.reuse = top_k, top_p, reuse
+        self.top_k, self.top_p, self.reuse, self.tempered = top_k, top_p, reuse, tempered
 
     def settings(self) -> dict[str, Any]:
         """All that decides what is drawn, beside model and seeds."""
@@ -64,10 +66,11 @@ class Sampler:
             "top_k": self.top_k,
             "top_p": self.top_p,
             "reuse": self.reuse,
+            "tempered": self.tempered,
         }
 
     def sample(
-        self, model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None = None
+        self, model: ImageGenerator, given: Given, noise: Noise | Sequence[int], ids: Tensor | None = None
     ) -> Tensor:
         """Token ids `(B, L)` for classes `(B,)` or texts; see `steps`."""
         *_, last = self.steps(model, given, noise, ids)
@@ -77,7 +80,7 @@ class Sampler:
     def steps(
         self,
         model: ImageGenerator,
-        given: Tensor,
+        given: Given,
         noise: Noise | Sequence[int],
         ids: Tensor | None = None,
         guidance: Tensor | None = None,
@@ -91,6 +94,7 @@ class Sampler:
         rest = Rest(ids)
         counts = torch.tensor([self.schedule.counts(n) for n in rest.left.tolist()]).T  # (S + 1, B)
         split, memory, evaluations = rest.split(), None, 0
+        reuses = self.reuse and model.reuses
         for number, step in enumerate(self.schedule.steps):
             if torch.equal(counts[number], counts[number + 1]):  # what is drawn here would all be masked again
                 yield Decoded(ids, evaluations)
@@ -102,18 +106,20 @@ class Sampler:
             scores = self.order(chances, split.asked, ids.shape[1], number, step.remask, noise)
             places = split.asked
             ids = rest.reveal(ids, words, scores, counts[number + 1])
-            memory = memory if self.reuse else None
-            split = rest.split(None if self.reuse else ids)
+            memory = memory if reuses else None
+            split = rest.split(None if reuses else ids)
             yield Decoded(ids, evaluations, 0, step, places, chances)
 
     def draw(
         self, logits: Tensor, temperature: float | Tensor, step: int, places: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Words `(B, n)` for these places, and their log-probabilities at temperature 1."""
+        """Words `(B, n)` for these places, and their log-probabilities, at temperature 1 if not `tempered`."""
         if not isinstance(temperature, Tensor) and temperature == 0:
             words = logits.argmax(-1)
         else:
-            words = noise.choose(self._likely(logits / temperature), step, places)
+            logits, plain = self._likely(logits / temperature), logits
+            words = noise.choose(logits, step, places)
+            logits = logits if self.tempered else plain
         return words, logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]
 
     def _likely(self, logits: Tensor) -> Tensor:
@@ -128,52 +134,59 @@ class Sampler:
 
 
 class Contexts:
-    """Contexts with and without what is given, as one batch; the second half is asked only where it counts."""
+    """Contexts with what is given, or parts of it, and without, as one batch; all are asked only where they count."""
 
-    def __init__(self, model: ImageGenerator, given: Tensor, guided: bool, factor: Tensor | None) -> None:
+    def __init__(self, model: ImageGenerator, given: Given, guided: bool, factor: Tensor | None) -> None:
         self.model, self.n, self.factor = model, len(given), factor
-        self.both = model.context(torch.cat([given, model.nothing(given)]) if guided else given)
-        self.guided = guided
+        self.weights = given.weights if isinstance(given, Conditions) else (1.0,)
+        self.guided = guided or not self.can_do_without
+        self.all = model.contexts(given, self.guided)
 
     @property
     def branches(self) -> int:
-        """With and without what is given, or the first alone."""
-        return 2 if self.guided else 1
+        """With each part of what is given and without, or the first alone."""
+        return 1 + len(self.weights) if self.guided else 1
 
-    def doubled(self, x: Tensor) -> Tensor:
-        """For both branches, if there are two."""
-        return torch.cat([x, x]) if self.guided else x
+    @property
+    def can_do_without(self) -> bool:
+        """Whether a step without guidance needs one branch alone."""
+        return self.weights == (1.0,)
+
+    def repeated(self, x: Tensor) -> Tensor:
+        """For all branches."""
+        return torch.cat([x] * self.branches) if self.guided else x
 
     def guide(self, logits: Tensor, guidance: float | Tensor) -> Tensor:
         """Of the logits of all branches those to draw by, in float32; `guidance` is one number or `(B, 1, 1)`."""
         if not self.guided:
             return logits.float()
-        with_given, without = logits.float().chunk(2)
+        *parts, without = logits.float().chunk(self.branches)
         weight = guidance if self.factor is None else guidance * self.factor[:, None, None]
-        return with_given + weight * (with_given - without)
+        away = torch.stack([share * (part - without) for share, part in zip(self.weights, parts, strict=True)]).sum(0)
+        return (parts[0] if self.can_do_without else without + away) + weight * away
 
     def answer(
         self, tokens: TokenSet, split: Split, step: Step, memory: Memory | None
     ) -> tuple[Tensor, Memory | None, int]:
         """Guided logits `(B, A, V)`, the memory of all branches, how many branches were asked."""
         fills_memory = self.model.reuses and split.known.shape[1] > 0
-        if self.guided and step.guidance == 0 and memory is None and not fills_memory:
-            return self.model(tokens, split, self.alone().both)[0].float(), None, 1
-        logits, memory = self.model(tokens.map(self.doubled), split.map(self.doubled), self.both, memory)
+        if self.guided and step.guidance == 0 and self.can_do_without and memory is None and not fills_memory:
+            return self.model(tokens, split, self.alone().all)[0].float(), None, 1
+        logits, memory = self.model(tokens.map(self.repeated), split.map(self.repeated), self.all, memory)
         return self.guide(logits, step.guidance), memory, self.branches
 
     def alone(self) -> Contexts:
-        """The half with what is given, for steps that need no other."""
-        if not self.guided:
+        """The branch with what is given, for steps that need no other."""
+        if not self.guided or not self.can_do_without:
             return self
-        tokens, condition = self.both
+        tokens, condition = self.all
         if tokens is not None:
             tokens = tokens.map(lambda part: part[: self.n])
         if condition is not None:
             condition = type(condition)(*([part[: self.n] for part in side] for side in condition))
-        half = copy(self)
-        half.both, half.guided = Context(tokens, condition), False
-        return half
+        first = copy(self)
+        first.all, first.guided = Context(tokens, condition), False
+        return first
 
 
 class Rest:
@@ -195,18 +208,28 @@ class Rest:
 
     def reveal(self, ids: Tensor, words: Tensor, scores: Tensor, then: Tensor) -> Tensor:
         """Fill in the words with the highest scores; those with the lowest, `then` `(B,)`, stay blank."""
+        chosen = self.choose(scores, then)
+        return self.fill(ids, words.gather(1, chosen))
+
+    def choose(self, scores: Tensor, then: Tensor) -> Tensor:
+        """Columns `(B, n)` of the asked with the highest scores, which become the known; those with the lowest,
+        `then` `(B,)`, stay asked."""
         now, asked = self.left, self.asked
         valid = _up_to(now, asked)
         rising = (scores if valid is None else scores.masked_fill(~valid, torch.inf)).argsort(1)
         # The places from `then` to `now`; a sample with fewer goes round to others, whose ids it leaves as they are.
-        most = torch.arange(int((now - then).max()), device=ids.device)
-        slots = most + then.to(ids.device)[:, None]
+        most = torch.arange(int((now - then).max()), device=asked.device)
+        slots = most + then.to(asked.device)[:, None]
         chosen = rising.gather(1, slots % asked.shape[1])
-        self.known, words = asked.gather(1, chosen), words.gather(1, chosen)
-        self.known_valid = None if _even(now - then) else slots < now.to(ids.device)[:, None]
+        self.known = asked.gather(1, chosen)
+        self.known_valid = None if _even(now - then) else slots < now.to(asked.device)[:, None]
+        self.left, self.asked = then, asked.gather(1, rising[:, : int(then.max())])
+        return chosen
+
+    def fill(self, ids: Tensor, words: Tensor) -> Tensor:
+        """The ids `(B, L)` with these words `(B, n)` at the places that were chosen."""
         if self.known_valid is not None:
             words = torch.where(self.known_valid, words, ids.gather(1, self.known))
-        self.left, self.asked = then, asked.gather(1, rising[:, : int(then.max())])
         return ids.scatter(1, self.known, words)
 
     def _all_known(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -232,7 +255,7 @@ def _even(counts: Tensor) -> bool:
 
 
 def begin(
-    model: ImageGenerator, given: Tensor, noise: Noise | Sequence[int], ids: Tensor | None, steps: int
+    model: ImageGenerator, given: Given, noise: Noise | Sequence[int], ids: Tensor | None, steps: int
 ) -> tuple[Tensor, Noise]:
     """Ids to begin with, all blank if none are given, and their noise; refuses what does not fit together."""
     noise = noise.to(given.device) if isinstance(noise, Noise) else Noise(noise, given.device)
@@ -242,7 +265,7 @@ def begin(
     return ids, noise
 
 
-def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor, steps: int) -> None:
+def _check(model: ImageGenerator, given: Given, ids: Tensor, seeds: Tensor, steps: int) -> None:
     if steps > model.modality.length:
         raise UserError(f"{steps} steps for {model.modality.length} tokens: some would reveal none; take fewer.")
     if len(seeds) != len(ids):
@@ -251,7 +274,7 @@ def _check(model: ImageGenerator, given: Tensor, ids: Tensor, seeds: Tensor, ste
         raise UserError(f"{len(given)} classes or texts are given for {len(ids)} images; give one for each.")
     model.tokens(ids)  # refuses a grid of another size
     model.backbone.embedding.check(model.modality.name, ids)
-    if model.classes is not None and not given.is_floating_point():
+    if model.classes is not None and isinstance(given, Tensor) and not given.is_floating_point():
         wrong = given[(given >= model.classes) | (given < BLANK)]
         if len(wrong):
             raise UserError(f"class {wrong[0].item()} is out of range: the model knows 0 to {model.classes - 1}.")

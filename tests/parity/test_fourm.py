@@ -11,7 +11,12 @@ from torch.testing import assert_close
 from mmmask.heads import answers
 from mmmask.modalities import Modality
 from mmmask.pretrained.fourm import read_fourm, write_fourm
-from mmmask.tokens import BLANK, TokenSet
+from mmmask.synthesis import Noise, Sampler
+from mmmask.synthesis.generator import Conditions, Context
+from mmmask.synthesis.roar import ROAR
+from mmmask.synthesis.schedules import Schedule, Step
+from mmmask.synthesis.target import Target
+from mmmask.tokens import BLANK, Split, TokenSet, rows, tokens_of, vectors_of
 from mmmask.transformer import AmongTargets, FourM
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "fourm"
@@ -117,3 +122,70 @@ def test_published_weights_survive_the_way_there_and_back(name):
     assert back.keys() == published.keys()
     for key, value in published.items():
         assert_close(back[key], value, rtol=0, atol=1e-6, msg=key)
+
+
+class RecordedNoise(Noise):
+    """The noise of the reference: a row for each missing place of each sample, in ascending order; for ROAR in the
+    order of the chosen places, which are the first by `order`."""
+
+    def __init__(self, data, run):
+        super().__init__(range(3))
+        self.data, self.run = data, run
+
+    def choose(self, logits, step, places):
+        by = -self.gumbel(step, places) if "roar" in self.run else places
+        drawn = self.data[f"{self.run}.gumbel.{step}"].view(3, -1, logits.shape[-1])
+        return (logits.log_softmax(-1) + rows(drawn, by.argsort(1).argsort(1))).argmax(-1)
+
+    def gumbel(self, step, places):
+        return -self.data[f"{self.run}.order.{step}"][places]
+
+
+def target_and_conditions(data):
+    """tok_a is wanted; rgb and caption are given, and can be left out; tok_b is known in part, and always."""
+    published = {key.removeprefix("model."): value for key, value in data.items() if key.startswith("model.")}
+    model = FourM(MODALITIES, 48, 2, 2, 4)
+    model.load_state_dict(read_fourm(published, MODALITIES))
+    patches = data["in.rgb"].unfold(2, 8, 8).unfold(3, 8, 8)
+    rgb = vectors_of(patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2), 0)
+    place = torch.arange(16).expand(3, -1)
+    tok_b = TokenSet(torch.full_like(place, 2), place, data["in.tok_b"], None, data["in.tok_b_known"].bool())
+    empty = tokens_of(torch.full((3, 1), 5), 3)  # the first sentinel: all is left out
+    given = Conditions([rgb.concat(tok_b).concat(tokens_of(data["in.caption"], 3))], tok_b.concat(empty))
+    return Target(model.eval(), "tok_a"), given
+
+
+def recorded(run):
+    data = load_file(FIXTURES / "generate.safetensors")
+    return data, json.loads((FIXTURES / "generate.json").read_text())["runs"][run]
+
+
+@pytest.mark.parametrize("run", ["maskgit", "maskgit_guided", "roar"])
+def test_generation_draws_the_same_ids(run):
+    data, settings = recorded(run)
+    left, steps = 16, []
+    for count, temperature in zip(settings["tokens"], settings["temperature"], strict=True):
+        left -= count
+        steps.append(Step(left / 16, temperature, 0.0, settings["guidance"] - 1))  # theirs is u + w (c - u)
+    sampler = (ROAR if run == "roar" else Sampler)(Schedule(steps), tempered=True)
+    ids = sampler.sample(*target_and_conditions(data), RecordedNoise(data, run))
+    assert torch.equal(ids, data[f"{run}.ids"])
+
+
+@torch.no_grad()
+def test_guided_roar_is_theirs_once_its_branches_ask_at_different_places():
+    """The published code draws places anew for the branch without conditions, and guides one by answers to others."""
+    data, settings = recorded("roar_guided")
+    target, given = target_and_conditions(data)
+    ids = torch.full((3, 16), BLANK)
+    for step, (count, temperature) in enumerate(zip(settings["tokens"], settings["temperature"], strict=True)):
+        known = torch.stack([torch.nonzero(row != BLANK).flatten() for row in ids])
+        logits = []
+        for branch, condition in enumerate((given.parts[0], given.without)):
+            order = data[f"roar_guided.order.{2 * step + branch}"] + (ids != BLANK) * 1e6
+            places = order.argsort(1)[:, :count]
+            logits.append(target(target.tokens(ids), Split(known, places), Context(condition, None))[0])
+        guided = logits[1] + settings["guidance"] * (logits[0] - logits[1])
+        drawn = data[f"roar_guided.gumbel.{step}"].view(3, count, -1)
+        ids = ids.scatter(1, places, ((guided / temperature).log_softmax(-1) + drawn).argmax(-1))
+    assert torch.equal(ids, data["roar_guided.ids"])
