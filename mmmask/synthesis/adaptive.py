@@ -80,6 +80,7 @@ class AdaptiveSampler(Sampler):
         ids, noise = begin(model, given, noise, ids, steps)
         contexts, rest = Contexts(model, given, True, guidance), Rest(ids)
         split, memory, aim = rest.split(), None, None
+        reuses = self.reuse and model.reuses
         for number in range(steps):
             both = model.tokens(contexts.doubled(ids)), split.map(contexts.doubled), contexts.both
             features, logits, memory = model.survey(*both, memory)
@@ -99,8 +100,8 @@ class AdaptiveSampler(Sampler):
             places, last = split.asked, number == steps - 1
             then = torch.zeros_like(rest.left) if last else self._masked(decision, ids.shape[1]).minimum(rest.left)
             ids = rest.reveal(ids, words, scores, then)
-            memory = memory if self.reuse else None
-            split = rest.split(None if self.reuse else ids)
+            memory = memory if reuses else None
+            split = rest.split(None if reuses else ids)
             evaluations = contexts.branches * (number + 1) * len(given)
             yield Decoded(ids, evaluations, 0, decision, places, chances), Looked(features, actions, decision)
 

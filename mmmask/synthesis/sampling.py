@@ -91,6 +91,7 @@ class Sampler:
         rest = Rest(ids)
         counts = torch.tensor([self.schedule.counts(n) for n in rest.left.tolist()]).T  # (S + 1, B)
         split, memory, evaluations = rest.split(), None, 0
+        reuses = self.reuse and model.reuses
         for number, step in enumerate(self.schedule.steps):
             if torch.equal(counts[number], counts[number + 1]):  # what is drawn here would all be masked again
                 yield Decoded(ids, evaluations)
@@ -102,8 +103,8 @@ class Sampler:
             scores = self.order(chances, split.asked, ids.shape[1], number, step.remask, noise)
             places = split.asked
             ids = rest.reveal(ids, words, scores, counts[number + 1])
-            memory = memory if self.reuse else None
-            split = rest.split(None if self.reuse else ids)
+            memory = memory if reuses else None
+            split = rest.split(None if reuses else ids)
             yield Decoded(ids, evaluations, 0, step, places, chances)
 
     def draw(
