@@ -84,20 +84,15 @@ def generate(
     generator.to(getattr(torch, dtype))
     sampler = sampler_of(model, schedule, local, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
-    rows = given.repeat_interleave(n, 0)
-    kept = _kept(tokenizer, image, mask)
-    films: list[Tensor] = []
+    rows, blank = given.repeat_interleave(n, 0), torch.full((1, generator.modality.length), BLANK)
+    kept = blank if image is None and mask is None else _kept(tokenizer, image, mask)
     watched = Trace()
     batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
-    for some, seeds in track(
-        batches, "drawing", console=Console(stderr=True), transient=True, disable=len(batches) < 2
-    ):
-        start = None if kept is None else kept.to(where).expand(len(some), -1)
+    console, films = Console(stderr=True), list[Tensor]()
+    for some, seeds in track(batches, "drawing", console=console, transient=True, disable=len(batches) < 2):
+        start = kept.to(where).expand(len(some), -1)
         decoding = sampler.steps(generator, some, seeds, start)
-        if trace and not films:
-            before = start if start is not None else some.new_full((len(some), generator.modality.length), BLANK).long()
-            decoding = watched.of(decoding, before)
-        states = [decoded.ids for decoded in decoding]
+        states = [decoded.ids for decoded in (decoding if films or not trace else watched.of(decoding, start))]
         films.append(torch.stack(states if strip or gif else states[-1:], 1).cpu())  # (B, steps or 1, L)
     ids = torch.cat(films)
     images = _images(tokenizer, ids[:, -1], batch_size)
@@ -174,10 +169,8 @@ def _loaded(path: Path | None) -> Tensor:
         raise UserError(f"{path} is no .npy file of numbers.") from error
 
 
-def _kept(tokenizer: Any, image: Path | None, mask: Path | None) -> Tensor | None:
+def _kept(tokenizer: Any, image: Path | None, mask: Path | None) -> Tensor:
     """Ids `(1, L)` of a picture, BLANK where the mask is white."""
-    if image is None and mask is None:
-        return None
     if image is None or mask is None:
         raise UserError("generate: image and mask go together: the picture, and which part of it is drawn anew.")
     side, mode = tokenizer.image_size, "L" if tokenizer.channels == 1 else "RGB"

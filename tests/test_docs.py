@@ -10,7 +10,8 @@ from mmmask import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^mmmask [^\n]+", page.read_text(), re.M)})
+WRITTEN = "\n".join(page.read_text().replace("\\\n", " ") for page in PAGES)  # a backslash continues a line
+COMMANDS = sorted(set(re.findall(r"^mmmask [^\n]+", WRITTEN, re.M)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -93,8 +93,7 @@ def evaluate(
     dtype: Literal["float32", "bfloat16"] = "float32",
     out: Path | None = None,
 ) -> None:
-    """Draw images and score them: Frechet distance (FID), inception score, precision and recall, consistency with the
-    class, CLIP score.
+    """Draw images and score them: Frechet distance (FID), inception score, precision, recall, consistency, CLIP score.
 
     Args:
         checkpoint: run folder of an image synthesis, or a model that was exported or imported.

@@ -21,7 +21,7 @@ class Opinionated(Policy):
 
     def mean(self, features, step):
         assert torch.equal(super().mean(features, step), torch.zeros(len(features), 4))  # as it begins
-        return features[:, :10].mean(1)[:, :4]
+        return features[:, :3].mean(1)[:, :4]
 
 
 def half_known():

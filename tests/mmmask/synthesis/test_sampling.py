@@ -4,10 +4,21 @@ import itertools
 
 import pytest
 import torch
+from small_generators import small_generator
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
-from mmmask.synthesis import AutoNATSchedule, CosineSchedule, ENATSchedule, ImageGenerator, Sampler, Shuffled, Spread
+from mmmask.synthesis import (
+    AdaptiveSampler,
+    AutoNATSchedule,
+    CosineSchedule,
+    ENATSchedule,
+    ImageGenerator,
+    Policy,
+    Sampler,
+    Shuffled,
+    Spread,
+)
 from mmmask.synthesis.orders import halton
 from mmmask.tokens import BLANK, Split
 from mmmask.transformer import ENAT, AutoNAT
@@ -118,6 +129,25 @@ def test_the_halton_order_and_a_random_order_look_at_no_word():
     assert torch.equal(blank[0], blank[1])
     assert torch.equal(blank[2], blank[3])
     assert not torch.equal(blank[0], blank[2])
+
+
+@pytest.mark.parametrize("make", [Sampler, lambda *given, **options: AdaptiveSampler(followed(*given), **options)])
+def test_a_model_that_cannot_reuse_a_memory_forgets_nothing(make):
+    model, schedule = small_generator("cross", LENGTH), CosineSchedule(5)
+    both = [make(schedule, reuse=reuse).sample(model, CLASSES, range(4)) for reuse in (True, False)]
+    assert torch.equal(*both)
+    known = []
+    encode = model.backbone.encode
+    model.backbone.encode = lambda tokens, *rest: known.append(len(tokens)) or encode(tokens, *rest)
+    make(schedule).sample(model, CLASSES, range(4))
+    assert known == sorted(known)
+    assert known[-1] > LENGTH / 2
+
+
+def followed(schedule):
+    policy = Policy(16, LENGTH, len(schedule), hidden=8, narrow=2, wide=(8, 8))
+    policy.follow(schedule)
+    return policy
 
 
 def test_reuse_gives_what_reading_a_memory_gives_and_costs_no_second_encoding():
