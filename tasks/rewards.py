@@ -89,8 +89,8 @@ class Adversarial(LearningReward):
 class FrechetReward(Reward):
     """Minus the Frechet distance (FID) to real images of all that are judged together, and how much each lowers it.
 
-    Take several times as many at once as there are features. With the distance alone, the same for all, the paper's
-    policy collapsed; for what happens with this one see docs/results/decoding.md.
+    Take several times as many at once as there are features. The paper reports a collapse with FID as the reward; for
+    what happens with this one see docs/results/decoding.md.
 
     Args:
         statistics: mean and covariance of real features, as `mmmask evaluate --save_statistics` keeps them.
