@@ -1,11 +1,13 @@
 """Synthesis of images from tokens: the model, schedules as data, the decoding loop."""
 
 from mmmask.synthesis.adaptive import AdaptiveSampler
-from mmmask.synthesis.generator import Context, ImageGenerator
+from mmmask.synthesis.fourm_schedule import FourMSchedule
+from mmmask.synthesis.generator import Conditions, Context, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
 from mmmask.synthesis.policy import Policy
 from mmmask.synthesis.recap import ReCAP
+from mmmask.synthesis.roar import ROAR
 from mmmask.synthesis.sampling import Decoded, Sampler
 from mmmask.synthesis.schedules import (
     AutoNATSchedule,
@@ -15,15 +17,19 @@ from mmmask.synthesis.schedules import (
     Schedule,
     Step,
 )
+from mmmask.synthesis.target import Target
 
 __all__ = [
+    "ROAR",
     "AdaptiveSampler",
     "AutoNATSchedule",
+    "Conditions",
     "Confident",
     "Context",
     "CosineSchedule",
     "Decoded",
     "ENATSchedule",
+    "FourMSchedule",
     "ImageGenerator",
     "Noise",
     "Order",
@@ -35,4 +41,5 @@ __all__ = [
     "Shuffled",
     "Spread",
     "Step",
+    "Target",
 ]
