@@ -128,10 +128,12 @@ class TokenSet:
 
 @dataclass(frozen=True)
 class Memory:
-    """What `encode` returns and `decode` reads: features `(B, N, D)` of these tokens."""
+    """What `encode` returns and `decode` reads: features `(B, N, D)` of these tokens; `kept` are keys and values
+    `(B, H, N, Dh)` of them for each block of a decoder, if it asks more than once."""
 
     features: Tensor
     tokens: TokenSet
+    kept: Sequence[tuple[Tensor, Tensor]] | None = None
 
 
 def tokens_of(ids: Tensor, modality: int = 0) -> TokenSet:

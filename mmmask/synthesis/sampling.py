@@ -133,6 +133,14 @@ class Sampler:
         return logits
 
 
+def leaning(logits: Tensor, weights: Sequence[float], guidance: float | Tensor) -> Tensor:
+    """Of logits of branches with parts of what is given, and last without: `c + guidance (c - u)`, where c is
+    `u + sum of weight (part - u)`."""
+    *parts, without = logits.chunk(1 + len(weights))
+    away = torch.stack([share * (part - without) for share, part in zip(weights, parts, strict=True)]).sum(0)
+    return (parts[0] if tuple(weights) == (1.0,) else without + away) + guidance * away
+
+
 class Contexts:
     """Contexts with what is given, or parts of it, and without, as one batch; all are asked only where they count."""
 
@@ -160,10 +168,8 @@ class Contexts:
         """Of the logits of all branches those to draw by, in float32; `guidance` is one number or `(B, 1, 1)`."""
         if not self.guided:
             return logits.float()
-        *parts, without = logits.float().chunk(self.branches)
         weight = guidance if self.factor is None else guidance * self.factor[:, None, None]
-        away = torch.stack([share * (part - without) for share, part in zip(self.weights, parts, strict=True)]).sum(0)
-        return (parts[0] if self.can_do_without else without + away) + weight * away
+        return leaning(logits.float(), self.weights, weight)
 
     def answer(
         self, tokens: TokenSet, split: Split, step: Step, memory: Memory | None

@@ -45,9 +45,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim, out_bias)
 
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, scores: Scores | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        memory: Tensor | tuple[Tensor, Tensor] | None = None,
+        scores: Scores | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """Keys stand in the order memory `(B, M, dim)`, what a `cache` brings, then `x`; `scores` are over them."""
+        """Keys stand in the order memory `(B, M, dim)`, what a `cache` brings, then `x`; `scores` are over them. Of a
+        memory that is asked often, keys and values are given: see `remember`."""
         if self.own:
             q, k, v = self._heads(self.qkv(x), 3)
         else:
@@ -57,13 +62,17 @@ class Attention(nn.Module):
         if cache is not None and k is not None and v is not None:
             k, v = cache(k, v)
         if memory is not None:
-            k_memory, v_memory = self._heads(self.kv_memory(memory), 2)
-            k_memory = self.norm_k(k_memory) if self.norms else k_memory
+            k_memory, v_memory = self.remember(memory) if isinstance(memory, Tensor) else memory
             k = k_memory if k is None else torch.cat([k_memory, k], 2)
             v = v_memory if v is None else torch.cat([v_memory, v], 2)
         assert k is not None
         assert v is not None
         return self.out(attend(q, k, v, scores).transpose(1, 2).flatten(2))
+
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `(B, H, M, Dh)` of a memory `(B, M, dim)`."""
+        k, v = self._heads(self.kv_memory(memory), 2)
+        return self.norm_k(k) if self.norms else k, v
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """`parts` tensors `(B, H, N, Dh)` of one `(B, N, parts * dim)`."""

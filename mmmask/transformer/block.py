@@ -112,14 +112,15 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        memory: Tensor | None = None,
+        memory: Tensor | tuple[Tensor, Tensor] | None = None,
         modulation: Tensor | None = None,
         scores: Scores | None = None,
         memory_scores: Scores | None = None,
         skip: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """`memory` (B, M, dim); `modulation` (B, parts * dim), as the module of that name makes it of a condition.
+        """`memory` (B, M, dim), or what `remember` makes of it for a `cross` step; `modulation` (B, parts * dim), as
+        the module of that name makes it of a condition.
 
         `scores` are those of attention, over memory and tokens if it reads; `memory_scores` those of a `cross` step.
         """
@@ -129,12 +130,17 @@ class Block(nn.Module):
         parts = [None] * self.parts if modulation is None else modulation[:, None].chunk(self.parts, -1)
         shift, scale, *of_memory, gate, shift_mlp, scale_mlp, gate_mlp = parts
         seen = None
-        if self.reads == "read" and memory is not None:
+        if self.reads == "read" and isinstance(memory, Tensor):
             seen = self.norm_memory(memory, *of_memory)
         x = _add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores, cache), gate)
         if self.reads == "cross" and memory is not None:
-            x = x + self.cross(self.norm_cross(x), self.norm_memory(memory), memory_scores)
+            seen = self.norm_memory(memory) if isinstance(memory, Tensor) else memory
+            x = x + self.cross(self.norm_cross(x), seen, memory_scores)
         return _add(x, self.mlp(self.norm_mlp(x, shift_mlp, scale_mlp)), gate_mlp)
+
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """What a `cross` step needs of a memory, for many passes."""
+        return self.cross.remember(self.norm_memory(memory))
 
 
 def _add(x: Tensor, more: Tensor, gate: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -149,8 +150,12 @@ class MaskedTransformer(nn.Module):
             x = self.decoder(x, features, modulations, _scores(rule, asked, both), caches=caches)
         else:
             scores = _scores(rule, asked, asked), among_valid(seen)
-            x = self.decoder(x, memory.features, modulations, *scores, caches=caches)
+            x = self.decoder(x, memory.kept or memory.features, modulations, *scores, caches=caches)
         return self.norm(x)
+
+    def keep(self, memory: Memory) -> Memory:
+        """The memory with keys and values for each block of a decoder of mode `cross`, which asks it many times."""
+        return replace(memory, kept=self.decoder.remember(memory.features))
 
     def _registered(self, x: Tensor, known: TokenSet) -> tuple[Tensor, TokenSet]:
         """With the registers before them."""

@@ -41,21 +41,26 @@ class Stack(nn.Module):
         """Shifts, scales and gates of each block for a condition `(B, dim)`."""
         return [block.get_submodule("modulation")(condition) for block in self.blocks]
 
+    def remember(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of a memory for each block, if they are of kind `cross`."""
+        return [block.remember(memory) for block in self.blocks if isinstance(block, Block)]
+
     def forward(
         self,
         x: Tensor,
-        memory: Tensor | None = None,
+        memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         modulations: Sequence[Tensor] | None = None,
         scores: Scores | None = None,
         memory_scores: Scores | None = None,
         caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """`modulations`, `caches`: one for each block."""
+        """`modulations`, `caches`, keys and values of the memory: one for each block."""
         given: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             skip = given.pop() if block.long_skip else None
             modulation, cache = modulations[i] if modulations else None, caches[i] if caches else None
-            x = block(x, memory, modulation, scores, memory_scores, skip, cache)
+            seen = memory if memory is None or isinstance(memory, Tensor) else memory[i]
+            x = block(x, seen, modulation, scores, memory_scores, skip, cache)
             if i < self.partners:
                 given.append(x)
         return x
