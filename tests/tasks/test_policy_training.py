@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
+from mean_metric import MeanMetric
 from processes import together
 from quiet import QUIET
 from small_generators import TOKENIZER, write_small_model
@@ -19,7 +20,6 @@ from mmmask.synthesis import AdaptiveSampler, CosineSchedule, Sampler
 from tasks import ppo
 from tasks.feature_maps import FeatureMaps
 from tasks.finished import model_of
-from tasks.image_metrics import ImageMetric
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, Reward
 from tasks.samplers import sampler_of
@@ -34,20 +34,11 @@ class Contrast(Reward):
         return images.flatten(1).std(1)
 
 
-class Flatness(ImageMetric):
+class Flatness(MeanMetric):
     """The opposite; less is better."""
 
-    def __init__(self):
-        super().__init__()
-        for name in ("total", "number"):
-            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
-
-    def update(self, images, given):
-        self.total -= images.flatten(1).std(1).sum()
-        self.number += len(images)
-
-    def compute(self):
-        return self.total / self.number
+    def of(self, images, given):
+        return -images.flatten(1).std(1)
 
 
 class Corners(FeatureMaps):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mean_metric import MeanMetric
 from small_generators import BACKBONE, write_small_model
 
 from mmmask.cli import main
 from mmmask.metrics import Classifier
 from mmmask.pretrained.model_files import Model, read, write
 from mmmask.synthesis.search import CMAES, FiniteDifferences, allowed, beginning, parted
-from tasks.image_metrics import ImageMetric
 from tasks.samplers import sampler_of
 from tasks.searching import Judge, Judging, spec_of
 from tasks.short_trainings import ShortTrainings
@@ -28,20 +28,11 @@ from tasks.short_trainings import ShortTrainings
 CONSTANT = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 3, "channels": 3, "dim": 8}}
 
 
-class Brightness(ImageMetric):
+class Brightness(MeanMetric):
     """Far from the same for different pictures, or for pictures of other classes."""
 
-    def __init__(self):
-        super().__init__()
-        for name in ("total", "number"):
-            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
-
-    def update(self, images, given):
-        self.total += (images.mean((1, 2, 3)) * (1 + 3 * given)).sum()
-        self.number += len(images)
-
-    def compute(self):
-        return self.total / self.number
+    def of(self, images, given):
+        return images.mean((1, 2, 3)) * (1 + 3 * given)
 
 
 @pytest.fixture(scope="module")
