@@ -16,6 +16,7 @@ one too, which had no part in it.
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -116,9 +117,14 @@ def main():
     parser.add_argument("--families", nargs="+", help="AutoNAT, ENAT (default: all that there are for the data)")
     parser.add_argument("--evaluations", type=int, default=80, help="strategies to judge in a search; 0: no search")
     parser.add_argument("--policies", nargs="*", default=[], choices=REWARDS, help="train these policies too")
+    parser.add_argument(
+        "--precision",
+        default="bf16-mixed",
+        help="of the generator while a policy learns: 32 where the processor does not multiply bfloat16",
+    )
     parser.add_argument("--out", type=Path, help="folder of models and notes (default: runs/benchmark_...)")
     arguments = parser.parse_args()
-    pictures = SETS[arguments.data]
+    pictures = replace(SETS[arguments.data], precision=arguments.precision)
     out = (arguments.out or pictures.out).absolute()
     (train, labels), (test, test_labels) = pictures.pictures("train"), pictures.pictures("test")
     look = judge(out / "judge.safetensors", train, labels, pictures.judge_epochs)

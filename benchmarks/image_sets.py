@@ -35,6 +35,7 @@ class ImageSet:
     policy: str
     judge_epochs: int
     out: Path
+    precision: str = "bf16-mixed"  # of the generator while a policy learns
 
     @property
     def train(self):
@@ -84,7 +85,16 @@ class ImageSet:
     def fit_policy(self, run, out, seed, reward):
         """The same, of a policy for the generator of this run; the best of its checkpoints in the eyes of the judge."""
         eyes = {"statistics": out / "real.npz", "judge": out / "judge.safetensors"}
-        options = ["--model.model", run, "--model.metric", "FrechetDistance", "--checkpoints.best", "val/metric"]
+        options = [
+            "--trainer.precision",
+            self.precision,
+            "--model.model",
+            run,
+            "--model.metric",
+            "FrechetDistance",
+            "--checkpoints.best",
+            "val/metric",
+        ]
         options += [word for name in eyes for word in (f"--model.metric.init_args.{name}", eyes[name])]
         if reward == "Adversarial":
             options += ["--model.reward.init_args.features.init_args.classifier", out / "looks.safetensors"]
