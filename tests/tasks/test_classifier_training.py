@@ -6,12 +6,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from quiet import QUIET
+from small_generators import write_small_model
 from torch.utils.data import DataLoader
 
 from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.metrics import Classifier
-from mmmask.pretrained.model_files import Model, read, write
+from mmmask.pretrained.model_files import read
 from tasks.classifier_training import ClassifierTraining
 from tasks.evaluating import extractor_of
 from tasks.finished import model_of
@@ -166,8 +167,7 @@ def test_it_makes_no_tokens(run, make_shards, tmp_path, capsys):
 
 
 def test_a_model_without_a_classifier_is_no_judge(tmp_path):
-    spec = {"class_path": "mmmask.synthesis.Sampler"}
-    write(tmp_path / "other", Model({"sampler": None}, {"sampler": spec}), "")
+    write_small_model(tmp_path / "other")
     with pytest.raises(UserError, match="holds no classifier"):
         extractor_of(tmp_path / "other", None)
     with pytest.raises(UserError, match="neither a run folder nor an exported model"):
