@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLANK = -1  # the id of a token whose content is not known; no codebook has it
@@ -126,6 +129,19 @@ class TokenSet:
         return torch.ones_like(self.modality, dtype=torch.bool) if self.valid is None else self.valid
 
 
+class Data(NamedTuple):
+    """One modality of a batch: ids `(B, L)`, how many there are of each sample `(B,)`, 0 where it is absent.
+
+    `chunks` `(B, L)` of a sequence are kept or left out as a whole. Of continuous tokens, ids are rows of `values`
+    `(B, M, C)`.
+    """
+
+    ids: NDArray[np.int64]
+    length: NDArray[np.int64]
+    chunks: NDArray[np.int64] | None = None
+    values: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Memory:
     """What `encode` returns and `decode` reads: features `(B, N, D)` of these tokens; `kept` are keys and values
@@ -146,6 +162,18 @@ def vectors_of(values: Tensor, modality: int = 0) -> TokenSet:
     """All continuous tokens of one modality in order, from values `(B, N, C)`."""
     position = torch.arange(values.shape[1], device=values.device).expand(values.shape[:2])
     return TokenSet(torch.full_like(position, modality), position, position, values)
+
+
+def side_by_side(data: Mapping[str, Data]) -> tuple[dict[str, Data], Tensor | None]:
+    """The same with the values of all continuous modalities in one tensor `(B, M, C)`, as wide as the widest."""
+    valued = {name: some.values for name, some in data.items() if some.values is not None}
+    if len(valued) < 2:
+        return dict(data), next(iter(valued.values()), None)
+    widest, found, filled = max(values.shape[2] for values in valued.values()), dict(data), 0
+    for name, values in valued.items():
+        found[name] = data[name]._replace(ids=data[name].ids + filled)
+        filled += values.shape[1]
+    return found, torch.cat([F.pad(values, (0, widest - values.shape[2])) for values in valued.values()], 1)
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Masking: which tokens are known and which are asked."""
 
-from mmmask.masking.dirichlet import Component, Data, DirichletMask, Question
+from mmmask.masking.dirichlet import Component, DirichletMask, Question
 from mmmask.masking.patterns import BlockPattern, Pattern, RandomPattern
 from mmmask.masking.ratios import Beta, Cosine, Fixed, Ratio, TruncatedNormal, Uniform
 from mmmask.masking.sampler import MaskContext, MaskSampler, RatioMask, split
@@ -10,7 +10,6 @@ __all__ = [
     "BlockPattern",
     "Component",
     "Cosine",
-    "Data",
     "DirichletMask",
     "Fixed",
     "MaskContext",

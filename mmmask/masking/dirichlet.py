@@ -16,7 +16,7 @@ from mmmask.errors import UserError, nearest
 from mmmask.masking.budgets import Weights, budgets
 from mmmask.masking.spans import Ids, spans
 from mmmask.modalities import Modality
-from mmmask.tokens import BLANK, TokenSet
+from mmmask.tokens import BLANK, Data, TokenSet, side_by_side
 
 COMPONENT, KNOWN, ASKED, HOW_MANY, ORDER, SHARE, SPANS = range(7)  # what numbers are drawn for
 Keep = Literal["random", "all", "none or all"]
@@ -37,15 +37,6 @@ class Component:
     asked: float | Mapping[str, float]
     weight: float = 1.0
     keep: Mapping[str, Keep] | None = None
-
-
-class Data(NamedTuple):
-    """One modality of a batch: ids `(B, L)` (rows of values, if it has some), how many there are of each sample `(B,)`,
-    0 where it is absent; `chunks` `(B, L)` of a sequence are kept or left out as a whole."""
-
-    ids: Ids
-    length: Ids
-    chunks: Ids | None = None
 
 
 class Question(NamedTuple):
@@ -107,9 +98,9 @@ class DirichletMask:
                     f"and needs {needed} of its words for them: set sentinels to the first and beyond the last."
                 )
 
-    def __call__(self, data: Mapping[str, Data], values: Tensor | None, seeds: NDArray[np.uint64]) -> Question:
-        """Split a batch; `values` are those of continuous tokens."""
-        draws = Draws(seeds)
+    def __call__(self, data: Mapping[str, Data], seeds: NDArray[np.uint64]) -> Question:
+        """Split a batch, of which each sample has a seed."""
+        draws, (data, values) = Draws(seeds), side_by_side(data)
         which = np.searchsorted(self.weights, draws.uniform((COMPONENT,)) * self.weights[-1], side="right")
         there = np.stack([data[modality.name].length for modality in self.modalities], 1)
         how_many = draws.uniform((HOW_MANY,), 2)

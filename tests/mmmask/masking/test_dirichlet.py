@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mmmask.errors import UserError
-from mmmask.masking import Component, Data, DirichletMask
+from mmmask.masking import Component, DirichletMask
 from mmmask.modalities import Modality
-from mmmask.tokens import BLANK
+from mmmask.tokens import BLANK, Data
 
 RGB, DEPTH, TEXT = range(3)
 MODALITIES = [
@@ -30,15 +30,14 @@ def batch(count=B, absent=()):
         "depth": rng.integers(0, 100, (count, 16)),
         "caption": rng.integers(0, 200, (count, 10)),
     }
-    return {name: Data(ids[name], data[name]) for name in ids}
+    values = {"rgb": torch.arange(count * 16 * 5.0).view(-1, 16, 5)}
+    return {name: Data(ids[name], data[name], None, values.get(name)) for name in ids}
 
 
 def ask(components=(ALL,), seeds=None, data=None, **settings):
     seeds = np.arange(B) if seeds is None else seeds
-    values = torch.arange(len(seeds) * 16 * 5.0).view(-1, 16, 5)
-    return DirichletMask(MODALITIES, components, **{"known": (4, 20), "asked": (6, 12), **settings})(
-        batch(len(seeds)) if data is None else data, values, seeds
-    )
+    mask = DirichletMask(MODALITIES, components, **{"known": (4, 20), "asked": (6, 12), **settings})
+    return mask(batch(len(seeds)) if data is None else data, seeds)
 
 
 def counts(tokens):

@@ -1,0 +1,35 @@
+"""What turns the raw data of a modality into tokens, and tokens into data again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmmask.modalities import Modality
+from mmmask.tokens import Data
+
+
+class Codec(nn.Module, ABC):
+    """Raw data of a modality, as a batch holds it, to tokens and back; learns nothing.
+
+    `source` is the entry of the batch that holds the data (default: the name of the modality), so that several
+    modalities can be made of one.
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        super().__init__()
+        self.source = source
+
+    @abstractmethod
+    def modality(self, name: str) -> Modality:
+        """What its tokens are, under the name that the configuration gives them."""
+
+    @abstractmethod
+    def encode(self, raw: Any) -> Data:
+        """Tokens of all samples of a batch."""
+
+    @abstractmethod
+    def decode(self, ids: Tensor, length: Tensor) -> Any:
+        """What ids `(B, L)` stand for, of which the first `length` `(B,)` are meant: as a batch holds it."""
