@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from datamodules.shards import BadSample, Shard, ShardError, ShardSet
 from mmmask.errors import UserError
 
 log = logging.getLogger(__name__)
+Missing = Literal["error", "mask", "leave out"]
 Request = tuple[int, np.ndarray]  # epoch, positions
 _no_draws = sample_generator(0, 0, 0)  # handed to readers that draw nothing
 
@@ -30,12 +31,12 @@ class Tolerance:
     """What to do with samples that cannot be used."""
 
     on_error: Literal["raise", "skip"] = "raise"
-    missing: Literal["error", "mask"] = "error"
+    missing: Missing = "error"
     max_skipped: float = 0.01  # share of the samples read; above it the run stops
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip") or self.missing not in ("error", "mask"):
-            raise UserError(f"on_error is 'raise' or 'skip', missing 'error' or 'mask'; got {self}.")
+        if self.on_error not in ("raise", "skip") or self.missing not in get_args(Missing):
+            raise UserError(f"on_error is 'raise' or 'skip', missing 'error', 'mask' or 'leave out'; got {self}.")
 
 
 class Samples(Dataset[Any]):
@@ -53,7 +54,7 @@ class Samples(Dataset[Any]):
         if reserved := {"key", "present", "skipped"} & set(self.readers):
             raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")
         self._draws = any(reader.draws for reader in self.readers.values())
-        if tolerance.missing == "error":
+        if tolerance.missing != "mask":
             self._require_all()
         else:
             ShardSet.of([shard for shards in sets for shard in shards.shards]).require(
@@ -70,7 +71,7 @@ class Samples(Dataset[Any]):
                 if count:
                     raise ShardError(
                         f"{count} samples have no '{reader.field}' (modality '{name}'), the first is {first}. "
-                        "Remove the modality, or set missing: mask."
+                        "Remove the modality, or set missing: mask (or leave out)."
                     )
 
     def __getitem__(self, request: Request) -> dict[str, Any] | UserError:
@@ -119,7 +120,7 @@ class Samples(Dataset[Any]):
         values: dict[str, Any] = {"key": shard.key(sample)}
         for name, reader in self.readers.items():
             content = shard.read(sample, reader.field)
-            if content is None and self.tolerance.missing == "error":
+            if content is None and self.tolerance.missing != "mask":
                 raise BadSample(f"no '{reader.field}' (modality '{name}')")
             values[name] = None if content is None else reader.read(content, rng)
         return values

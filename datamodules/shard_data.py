@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Reader
-from datamodules.samples import Samples, Tolerance
+from datamodules.samples import Missing, Samples, Tolerance
 from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
 
@@ -57,7 +57,8 @@ class ShardData(pl.LightningDataModule):
             rank on its own shards.
         drop_last: leave out the last, smaller batch of a training epoch.
         on_error: `raise` or `skip` bad samples.
-        missing: `error` or `mask` (see `present` in the batch) for modalities that a sample lacks.
+        missing: what to do about modalities that a sample lacks: `error`, `mask` (see `present` in the batch), or
+            `leave out` the sample.
         max_skipped: share of bad samples above which a run stops.
         allow: what URLs may reach: `local` files, `remote` machines (http, s3, ...), or any shell command (`pipe`).
         timeout: seconds after which a silent worker counts as dead (0: never).
@@ -79,7 +80,7 @@ class ShardData(pl.LightningDataModule):
         streams: int = 1,
         drop_last: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
-        missing: Literal["error", "mask"] = "error",
+        missing: Missing = "error",
         max_skipped: float = 0.01,
         allow: Allow = "local",
         timeout: float = 600,
@@ -114,7 +115,7 @@ class ShardData(pl.LightningDataModule):
     def train_dataloader(self) -> ShardLoader:
         """The training mixture, shuffled."""
         sources = [Source(self.train), *self.mixture]
-        sets = [ShardSet(source.shards, self.allow) for source in sources]
+        sets = [self._opened(source.shards) for source in sources]
         orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
         length = self.samples_per_epoch or sum(len(s) for s in sets)
         order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
@@ -138,8 +139,14 @@ class ShardData(pl.LightningDataModule):
             raise UserError(f"data.{stage} is not set: name the shards to {stage} on.")
         return urls
 
-    def _in_order(self, urls: Urls) -> ShardLoader:
+    def _opened(self, urls: Urls) -> ShardSet:
         shards = ShardSet(urls, self.allow)
+        if self.tolerance.missing != "leave out":
+            return shards
+        return shards.having([reader.field for reader in self.modalities.values()])
+
+    def _in_order(self, urls: Urls) -> ShardLoader:
+        shards = self._opened(urls)
         order = Mixture((EpochOrder(shards.counts, shuffle=False),), (1.0,), len(shards))
         steady = {name: reader.steady() for name, reader in self.modalities.items()}
         return self._loader([shards], order, steady, drop_last=False)

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,11 @@ class Shard:
     def places(self) -> dict[str, tuple[Member, int]]:
         """Field -> (tar, column)."""
         return {field: (member, column) for member in self.members for field, column in member.columns.items()}
+
+    def at(self, samples: np.ndarray) -> Shard:
+        """These samples alone, by number."""
+        rows = [samples if member.rows is None else member.rows[samples] for member in self.members]
+        return Shard([replace(member, rows=own) for member, own in zip(self.members, rows, strict=True)])
 
     def key(self, sample: int) -> str:
         """The key of a sample."""
@@ -139,6 +144,16 @@ class ShardSet:
                     f"no sample of {self.shards[0].name} has the field '{field}'; there are: {', '.join(known)}."
                     + nearest(field, known)
                 )
+
+    def having(self, fields: Sequence[str]) -> ShardSet:
+        """The same without the samples that lack one of these fields."""
+        self.require(fields)
+        whole = [np.logical_and.reduce([_present(shard, field) for field in fields]) for shard in self.shards]
+        if not any(has.any() for has in whole):
+            raise ShardError(f"no sample of {self.shards[0].name} has all of: {', '.join(fields)}.")
+        return ShardSet.of(
+            [shard.at(np.flatnonzero(has)) for shard, has in zip(self.shards, whole, strict=True) if has.any()]
+        )
 
     def missing(self, field: str) -> tuple[int, str | None]:
         """How many samples lack a field, and where the first of them is. Looks at the indexes alone."""

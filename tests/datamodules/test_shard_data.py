@@ -142,3 +142,27 @@ def test_no_modalities_or_nonsense_options_are_refused_at_once(make_shards):
         ShardData(shards, CAPTION, on_error="ignore")
     with pytest.raises(UserError, match="batch_size"):
         ShardData(shards, CAPTION, batch_size=0).train_dataloader()
+
+
+def some_without_a_caption(n):
+    fields = sample_fields(n)
+    return {name: value for name, value in fields.items() if name != "txt" or n % 3}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_that_lack_a_modality_are_left_out_where_that_is_asked(make_shards, workers):
+    shards = make_shards([7, 5], "gaps", some_without_a_caption)
+    data = ShardData(shards, {"caption": Text()}, val=shards, missing="leave out", batch_size=4, num_workers=workers)
+    with_caption = [n for n in range(12) if n % 3]
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert len(keys(loader)) == len(set(captions(loader))) == len(with_caption)
+    whole = ShardData(shards, {"image": Image(size=8)}, val=shards, missing="leave out").val_dataloader()
+    assert len(keys(whole)) == 12
+    with pytest.raises(UserError, match=r"samples have no 'txt'.*missing: mask \(or leave out\)"):
+        ShardData(shards, {"caption": Text()}).train_dataloader()
+
+
+def test_where_no_sample_is_left_it_is_told(make_shards):
+    shards = make_shards([3], "none", lambda n: {"txt" if n else "jpg": b"a"})
+    with pytest.raises(UserError, match="no sample of .* has all of: jpg, txt"):
+        ShardData(shards, {"image": Image(), "caption": Text()}, missing="leave out").train_dataloader()
