@@ -1,8 +1,10 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.perceptual import Perceptual
+from mmmask.tokenizers.pictures import Patches, Pictures
 from mmmask.tokenizers.quantizers import (
     CosineQuantizer,
     EuclideanQuantizer,
@@ -17,11 +19,14 @@ from mmmask.tokenizers.vqgan import VQGAN
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Codec",
     "CosineQuantizer",
     "EuclideanQuantizer",
     "FiniteScalarQuantizer",
     "ImageTokenizer",
+    "Patches",
     "Perceptual",
+    "Pictures",
     "Quantized",
     "Quantizer",
     "Reconstruction",
