@@ -1,7 +1,9 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
+from mmmask.tokenizers.learning_words import learn_words
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.quantizers import (
     CosineQuantizer,
@@ -10,13 +12,16 @@ from mmmask.tokenizers.quantizers import (
     Quantized,
     Quantizer,
 )
+from mmmask.tokenizers.sequence_codec import SequenceCodec
 from mmmask.tokenizers.text_encoder import TextEncoder
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
+from mmmask.tokenizers.words import Words
 
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Codec",
     "CosineQuantizer",
     "EuclideanQuantizer",
     "FiniteScalarQuantizer",
@@ -25,6 +30,9 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "Reconstruction",
+    "SequenceCodec",
     "TextEncoder",
     "ViTTokenizer",
+    "Words",
+    "learn_words",
 ]
