@@ -1,6 +1,7 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.learning_words import learn_words
@@ -21,6 +22,7 @@ from mmmask.tokenizers.words import Words
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Choice",
     "Codec",
     "CosineQuantizer",
     "EuclideanQuantizer",
