@@ -1,6 +1,7 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.boxes import Boxes
 from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
@@ -14,6 +15,7 @@ from mmmask.tokenizers.quantizers import (
     Quantizer,
 )
 from mmmask.tokenizers.sequence_codec import SequenceCodec
+from mmmask.tokenizers.strokes import Strokes
 from mmmask.tokenizers.text_encoder import TextEncoder
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
@@ -22,6 +24,7 @@ from mmmask.tokenizers.words import Words
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Boxes",
     "Choice",
     "Codec",
     "CosineQuantizer",
@@ -33,6 +36,7 @@ __all__ = [
     "Quantizer",
     "Reconstruction",
     "SequenceCodec",
+    "Strokes",
     "TextEncoder",
     "ViTTokenizer",
     "Words",
