@@ -1,6 +1,7 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.bitmap import Bitmap
 from mmmask.tokenizers.boxes import Boxes
 from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
@@ -24,6 +25,7 @@ from mmmask.tokenizers.words import Words
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Bitmap",
     "Boxes",
     "Choice",
     "Codec",
