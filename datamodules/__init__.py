@@ -1,8 +1,9 @@
 """Data for mmmask: WebDataset shards with indexes, readers, converters, and the built-in ShapesWorld."""
 
+from datamodules.json_reader import Json
 from datamodules.readers import Array, Image, Label, Text
 from datamodules.shapes_world_data import ShapesWorldData
 from datamodules.shard_data import ShardData
 from datamodules.shards import ShardSet
 
-__all__ = ["Array", "Image", "Label", "ShapesWorldData", "ShardData", "ShardSet", "Text"]
+__all__ = ["Array", "Image", "Json", "Label", "ShapesWorldData", "ShardData", "ShardSet", "Text"]

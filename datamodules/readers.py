@@ -246,7 +246,7 @@ class Text(Reader):
 
     def read(self, content: bytes, rng: np.random.Generator) -> str:
         """Decode; empty text is a bad sample unless allowed."""
-        found = content.decode() if self.part is None else _json_part(content, self.part)
+        found = content.decode() if self.part is None else json_part(content, self.part)
         text = "" if found is None else str(found).strip()
         if not text and not self.allow_empty:
             raise BadSample("empty text")
@@ -279,7 +279,7 @@ class Label(Reader):
 
     def read(self, content: bytes, rng: np.random.Generator) -> int:
         """Parse; null means no label."""
-        value = content.decode() if self.part is None else _json_part(content, self.part)
+        value = content.decode() if self.part is None else json_part(content, self.part)
         if self.numbers is not None and value is not None:
             value = self._number(str(value).strip())
         label = -1 if value is None else int(value)
@@ -308,7 +308,8 @@ class Label(Reader):
         return torch.tensor(values, dtype=torch.int64)
 
 
-def _json_part(content: bytes, part: str) -> Any:
+def json_part(content: bytes, part: str) -> Any:
+    """An entry of a JSON record."""
     record = json.loads(content)
     if not isinstance(record, dict) or part not in record:
         raise BadSample(f"the JSON record has no '{part}'")

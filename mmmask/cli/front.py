@@ -41,6 +41,10 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (called("export", "tasks.models:export"), "write the model of a run as one folder or file"),
     "hub": (called("hub", "tasks.models:HUB"), "push a model to the Hugging Face Hub, or pull one"),
     "tokenize": (called("tokenize", "mmmask.cli.models:tokenize"), "write the tokens of a data set as shards"),
+    "vocabulary": (
+        called("vocabulary", "mmmask.cli.vocabulary:vocabulary"),
+        "learn the words of the captions of shards, and say how long these are",
+    ),
     "shards": (called("shards", "datamodules.commands:COMMANDS"), "pack, index, verify and show WebDataset shards"),
 }
 

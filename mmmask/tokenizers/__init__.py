@@ -1,8 +1,12 @@
 """Tokenizers: raw data to discrete tokens and back."""
 
 from mmmask.tokenizers.adversary import Adversary
+from mmmask.tokenizers.bitmap import Bitmap
+from mmmask.tokenizers.boxes import Boxes
+from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
+from mmmask.tokenizers.learning_words import learn_words
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.pictures import Patches, Pictures
 from mmmask.tokenizers.quantizers import (
@@ -12,13 +16,19 @@ from mmmask.tokenizers.quantizers import (
     Quantized,
     Quantizer,
 )
+from mmmask.tokenizers.sequence_codec import SequenceCodec
+from mmmask.tokenizers.strokes import Strokes
 from mmmask.tokenizers.text_encoder import TextEncoder
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
+from mmmask.tokenizers.words import Words
 
 __all__ = [
     "VQGAN",
     "Adversary",
+    "Bitmap",
+    "Boxes",
+    "Choice",
     "Codec",
     "CosineQuantizer",
     "EuclideanQuantizer",
@@ -30,6 +40,10 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "Reconstruction",
+    "SequenceCodec",
+    "Strokes",
     "TextEncoder",
     "ViTTokenizer",
+    "Words",
+    "learn_words",
 ]

@@ -1,0 +1,55 @@
+"""The verb that learns the words of captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmmask.errors import UserError
+from mmmask.tokenizers.learning_words import WordKind
+
+
+def vocabulary(
+    shards: str,
+    out: Path,
+    field: str = "txt",
+    part: str | None = None,
+    size: int = 2000,
+    kind: WordKind = "wordpiece",
+    sentinels: int = 64,
+) -> None:
+    """Learn the words of the texts of shards, write them as a file of the tokenizers library, and say how long the
+    texts are in these words and how many are unknown.
+
+    Args:
+        shards: path or pattern of the shards.
+        out: file to write, a .json.
+        field: of the shards that holds the texts.
+        part: entry of a JSON record that holds them, if the field is one.
+        size: words, the special ones among them.
+        kind: wordpiece (parts of words, for captions) or bpe (pairs of bytes: any text can be written).
+        sentinels: words that stand for gaps: one for every other word of a text, and one more.
+    """
+    import numpy as np
+
+    from datamodules import ShardSet
+    from datamodules.texts import texts_of
+    from mmmask.files import written_whole
+    from mmmask.tokenizers import learn_words
+
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} into: make it first.")
+    texts = texts_of(ShardSet(shards), field, part)
+    words = learn_words(texts, size, kind, sentinels)
+    length = np.zeros(len(texts), dtype=np.int64)
+    known = unknown = 0
+    for row, text in enumerate(texts):
+        found = words.encode(text, add_special_tokens=False)
+        missing = {word for word, token in zip(found.word_ids, found.tokens, strict=True) if token == "[UNK]"}
+        length[row], unknown = len(found), unknown + len(missing)
+        known += len(set(found.word_ids)) - len(missing)
+    with written_whole(out) as stream:
+        stream.write(words.to_str(pretty=True).encode())
+    print(f"{out}: {words.get_vocab_size():,} words, {sentinels} of them sentinels, from {len(texts):,} texts")
+    print(f"unknown   {unknown / max(1, known + unknown):.2%} of the words of the texts")
+    median, most, longest = np.quantile(length, [0.5, 0.95, 1.0], method="higher").tolist()
+    print(f"length    median {median}, 95 % {most}, longest {longest} (sentinels suffice up to {2 * sentinels - 2})")

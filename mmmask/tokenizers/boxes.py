@@ -1,0 +1,76 @@
+"""Boxes as words: four coordinates and a class each, as in 4M."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
+from mmmask.tokens import Data
+
+NONE, GAP = -1, -2  # classes of rows without a box, and of rows that stand for any number of boxes to be found
+WORDS = 5  # of a box
+
+
+class Boxes(SequenceCodec):
+    """Rows (class, x0, y0, x1, y1) of arrays `(B, K, 5)` to `v0=x0 v1=y0 v2=x1 v3=y1 class`, each box a chunk. Rows of
+    class -1 are no box, of class -2 a gap.
+
+    Args:
+        names: of the classes, in the order of their numbers.
+        size: of the picture; coordinates lie in 0..size.
+        bins: different values of a coordinate (default: all, up to 1000).
+        most: boxes of a sample; further ones are left out.
+        source: entry of the batch that holds the arrays.
+    """
+
+    def __init__(
+        self, names: Sequence[str], size: int, bins: int | None = None, most: int = 8, source: str | None = None
+    ) -> None:
+        super().__init__(source)
+        self.names, self.size, self.bins, self.most = list(names), size, bins or min(size + 1, 1000), most
+        if not self.names or size < 1 or self.bins < 2 or most < 1:
+            raise UserError(f"Boxes: give names, size and most of 1 or more and 2 or more bins; bins is {bins}.")
+        self.length = WORDS * most
+        self.sentinels = 1, 1 + enough_sentinels(self.length)
+        self._classes = self.sentinels[1] + 4 * self.bins
+        self.vocab_size = self._classes + len(self.names)
+
+    def encode(self, raw: Tensor) -> Data:
+        """Words of all boxes, in their order."""
+        if raw.ndim != 3 or raw.shape[2] != WORDS:
+            raise UserError(f"Boxes: arrays have the shape {tuple(raw.shape)}, not (B, K, 5).")
+        samples = [[row for row in sample if row[0] != NONE][: self.most] for sample in raw.tolist()]
+        return self._data_of_chunks([[self._words(*map(int, row)) for row in sample] for sample in samples])
+
+    def _words(self, kind: int, *corners: int) -> list[int] | None:
+        if kind == GAP:
+            return None
+        if not 0 <= kind < len(self.names):
+            raise UserError(f"Boxes: there is a box of class {kind}, and names for 0 to {len(self.names) - 1}.")
+        last = self.bins - 1
+        values = [min(last, max(0, round(corner / self.size * last))) for corner in corners]
+        first = self.sentinels[1]
+        return [*(first + which * self.bins + value for which, value in enumerate(values)), self._classes + kind]
+
+    def decode(self, ids: Tensor, length: Tensor) -> Tensor:
+        """Arrays `(B, most, 5)`; words that make no whole box, or one that ends before it begins, are left out."""
+        found = torch.full((len(ids), self.most, WORDS), NONE)
+        for row, words, end in zip(found, ids.tolist(), length.tolist(), strict=True):
+            boxes = self._boxes(words[:end])[: self.most]
+            if boxes:
+                row[: len(boxes)] = torch.tensor(boxes)
+        return found
+
+    def _boxes(self, words: list[int]) -> list[list[int]]:
+        found, first = [], self.sentinels[1]
+        for at in range(len(words) - WORDS + 1):
+            *corners, kind = words[at : at + WORDS]
+            values = [word - first - which * self.bins for which, word in enumerate(corners)]
+            is_box = all(0 <= value < self.bins for value in values) and kind >= self._classes
+            if is_box and values[0] <= values[2] and values[1] <= values[3]:
+                found.append([kind - self._classes, *(round(v * self.size / (self.bins - 1)) for v in values)])
+        return found

@@ -1,0 +1,72 @@
+"""Vocabularies of words, learnt from texts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmmask.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIALS = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
+BYTES = 256  # words that pairs of bytes begin with
+WordKind = Literal["wordpiece", "bpe"]
+
+
+def learn_words(texts: Iterable[str], size: int, kind: WordKind = "wordpiece", sentinels: int = 64) -> Tokenizer:
+    """A vocabulary of at most `size` lower-case words of these texts, the special ones and sentinels among them: parts
+    of words (wordpiece), of which rare letters are unknown, or pairs of bytes (bpe). The same texts give the same."""
+    if kind not in WordKind.__args__:  # type: ignore[attr-defined]
+        raise UserError(f"there is no vocabulary of kind '{kind}': choose wordpiece or bpe.")
+    special = [*SPECIALS, *(f"[S_{number}]" for number in range(sentinels))]
+    least = len(special) + (BYTES if kind == "bpe" else 0)
+    if sentinels < 2 or size <= least:
+        raise UserError(f"a vocabulary needs 2 or more sentinels and a size above {least}, got {sentinels} and {size}.")
+    learn = _parts_of_words if kind == "wordpiece" else _pairs_of_bytes
+    return learn(texts, size, special)
+
+
+def _parts_of_words(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+    """The library numbers letters within words in any order, and by numbers it settles ties: so they are given."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer, words.decoder = (
+        _lower(),
+        pre_tokenizers.BertPreTokenizer(),
+        decoders.WordPiece(),
+    )
+    texts = [words.normalizer.normalize_str(text) for text in texts]
+    count = Counter(letter for text in texts for letter in text if not letter.isspace())
+    most = max(1, (size - len(special)) // 4)  # a letter is two words
+    letters = sorted(sorted(count, key=lambda letter: (-count[letter], letter))[:most])
+    rare = str.maketrans(dict.fromkeys(count.keys() - set(letters), " "))
+    given = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=given, show_progress=False)
+    words.train_from_iterator((text.translate(rare) for text in texts), trainer)
+    content = json.loads(words.to_str())
+    content["added_tokens"] = content["added_tokens"][: len(special)]  # letters are words as others are
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def _pairs_of_bytes(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    words = Tokenizer(models.BPE())
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    words.normalizer, words.pre_tokenizer, words.decoder = _lower(), bytes_, decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(special), show_progress=False, initial_alphabet=bytes_.alphabet()
+    )
+    words.train_from_iterator(texts, trainer)
+    return words
+
+
+def _lower() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])

@@ -1,0 +1,137 @@
+"""Drawings of a pen as words: the points where its path bends, and the ends of strokes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from mmmask.errors import UserError
+from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
+from mmmask.tokens import Data
+
+Point = tuple[float, float]
+Stroke = Sequence[Sequence[float]]
+TOLERANCE = 0.75  # bins that a point may lie beside the path without being kept
+PEN = 5.0  # pixels, of the pen of Omniglot
+FINE = 4  # drawn so many times larger, for smooth borders
+
+
+class Strokes(SequenceCodec):
+    """Strokes of points [x, y, ...] in pixels to words x, y of each point that is kept and a last word for each stroke,
+    each stroke a chunk. A stroke that is None is a gap; drawings that are None or have no stroke are absent.
+
+    Points are kept, those first that lie farthest from the path through the others (Ramer, Douglas, Peucker), until
+    the path is as exact as the bins or `most_points` are reached.
+
+    Args:
+        size: of the picture in pixels.
+        bins: different values of a coordinate.
+        most_points: of all strokes together; of strokes there can be half as many.
+        source: entry of the batch that holds the drawings.
+    """
+
+    def __init__(self, size: int, bins: int = 64, most_points: int = 32, source: str | None = None) -> None:
+        super().__init__(source)
+        if size < 1 or bins < 2 or most_points < 2:
+            raise UserError(f"Strokes: give a size, 2 or more bins and points; got {size}, {bins}, {most_points}.")
+        self.size, self.bins, self.most_points = size, bins, most_points
+        self.length = 2 * most_points + most_points // 2
+        self.sentinels = 1, 1 + enough_sentinels(self.length)
+        self._end = self.sentinels[1]  # of a stroke
+        self._x, self._y = self._end + 1, self._end + 1 + bins
+        self.vocab_size = self._y + bins
+
+    def encode(self, raw: Sequence[Sequence[Stroke | None] | None]) -> Data:
+        """Words of all drawings."""
+        try:
+            return self._data_of_chunks([self._words(drawing) for drawing in raw])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"Strokes: a drawing must be a list of strokes of points [x, y]: {error}.") from error
+
+    def _words(self, drawing: Sequence[Stroke | None] | None) -> list[list[int] | None]:
+        strokes = [stroke for stroke in drawing or () if stroke is None or len(stroke)][: self.most_points // 2]
+        paths = [[(float(x), float(y)) for x, y, *_ in stroke or ()] for stroke in strokes]
+        kept = bends(paths, self.most_points, TOLERANCE * self.size / self.bins)
+        return [None if stroke is None else self._path(path) for stroke, path in zip(strokes, kept, strict=True)]
+
+    def _path(self, path: list[Point]) -> list[int]:
+        points = [word for x, y in path for word in (self._x + self._bin(x), self._y + self._bin(y))]
+        return [*points, self._end]
+
+    def _bin(self, pixel: float) -> int:
+        return min(self.bins - 1, max(0, int((pixel + 0.5) * self.bins / self.size)))
+
+    def decode(self, ids: Tensor, length: Tensor) -> list[list[list[list[float]]]]:
+        """Drawings of points [x, y]; words that make no whole point are left out."""
+        rows = zip(ids.tolist(), length.tolist(), strict=True)
+        return [self._drawing(row[:end]) for row, end in rows]
+
+    def _drawing(self, words: list[int]) -> list[list[list[float]]]:
+        strokes: list[list[list[float]]] = [[]]
+        for word, following in zip(words, [*words[1:], 0], strict=False):
+            if word == self._end:
+                strokes.append([])
+            elif self._x <= word < self._y <= following:
+                pixels = [(b + 0.5) * self.size / self.bins - 0.5 for b in (word - self._x, following - self._y)]
+                strokes[-1].append(pixels)
+        return [stroke for stroke in strokes if stroke]
+
+    def picture(self, drawings: Sequence[Sequence[Stroke]], size: int) -> Tensor:
+        """Drawn in black on white: `(B, 1, size, size)` in 0..1."""
+        scale = FINE * size / self.size
+        width = round(PEN * scale)
+        found = []
+        for drawing in drawings:
+            sheet = Image.new("L", (FINE * size, FINE * size), 255)
+            pen = ImageDraw.Draw(sheet)
+            for stroke in drawing:
+                points = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y, *_ in stroke]
+                pen.line(points, fill=0, width=width, joint="curve")
+                for x, y in (points[0], points[-1]):
+                    pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
+            found.append(np.asarray(sheet.reduce(FINE), dtype=np.float32) / 255)
+        return torch.from_numpy(np.stack(found))[:, None]
+
+
+def bends(paths: Sequence[Sequence[Point]], most: int, tolerance: float) -> list[list[Point]]:
+    """The ends of all paths, and of the points between them those that matter most, `most` in all."""
+    kept = [{0, len(path) - 1} if path else set() for path in paths]
+    beside: list[tuple[float, int, int, int, int]] = []
+
+    def look(number: int, start: int, end: int) -> None:
+        distance, place = _farthest(paths[number], start, end)
+        if distance > tolerance**2:
+            heapq.heappush(beside, (-distance, number, start, place, end))
+
+    for number, path in enumerate(paths):
+        look(number, 0, len(path) - 1)
+    left = most - sum(map(len, kept))
+    while beside and left > 0:
+        _, number, start, place, end = heapq.heappop(beside)
+        kept[number].add(place)
+        look(number, start, place)
+        look(number, place, end)
+        left -= 1
+    return [[path[place] for place in sorted(places)] for path, places in zip(paths, kept, strict=True)]
+
+
+def _farthest(path: Sequence[Point], start: int, end: int) -> tuple[float, int]:
+    """Of the points between two, the one farthest from the line that joins them: squared distance, and place."""
+    best, where = 0.0, start
+    if end - start < 2:
+        return best, where
+    (x0, y0), (x1, y1) = path[start], path[end]
+    dx, dy = x1 - x0, y1 - y0
+    square = dx * dx + dy * dy or 1.0
+    for place in range(start + 1, end):
+        x, y = path[place][0] - x0, path[place][1] - y0
+        along = min(1.0, max(0.0, (x * dx + y * dy) / square))
+        distance = (x - along * dx) ** 2 + (y - along * dy) ** 2
+        if distance > best:
+            best, where = distance, place
+    return best, where

@@ -1,0 +1,87 @@
+"""Data of every codec can be masked: what is known and what is asked are the sample's own tokens."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmmask.masking import Component, DirichletMask
+from mmmask.tokenizers import Bitmap, Boxes, Choice, Strokes, Words, learn_words
+
+CAPTIONS = ["a large red circle, bottom left", "a small green ring", "", "a ring in front of a large red cross, top"]
+
+
+def words():
+    return Words(json.loads(learn_words(CAPTIONS, 120, sentinels=20).to_str()), 20), CAPTIONS
+
+
+def choice():
+    return Choice(["one", "two", "three"]), ["two", "three", "", "one"]
+
+
+def boxes():
+    rows = torch.randint(0, 30, (4, 5, 5), generator=torch.Generator().manual_seed(0))
+    rows[..., 0] %= 3
+    rows[2, :, 0] = -1
+    return Boxes(["a", "b", "c"], 32, most=5), rows
+
+
+def strokes():
+    return Strokes(32, 32, 12), [[[[1, 2], [9, 2], [9, 9]], [[5, 5]]], [[[0, 0], [31, 31]]] * 4, None, [[[7, 7]]] * 5]
+
+
+def bitmap():
+    return Bitmap(8, 2, "ink"), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def whole(tokens, ids, row):
+    """Position -> word of what is meant."""
+    meant = tokens.valid[row]
+    return dict(zip(tokens.position[row][meant].tolist(), ids[row][meant].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("make", [words, choice, boxes, strokes, bitmap])
+def test_known_and_asked_make_the_sample(make):
+    codec, raw = make()
+    data, modality = codec.encode(raw), codec.modality("it")
+    mask = DirichletMask([modality], [Component(1.0, 1.0)], known=(1, modality.length), asked=(99, 99))
+    partly = 0
+    for seed in range(8):
+        question = mask({"it": data}, np.arange(4, dtype=np.uint64) + 100 * seed)
+        for row in range(4):
+            mine = [part[row : row + 1] for part in (data.ids, data.length)]
+            known = whole(question.known, question.known.ids, row)
+            asked = whole(question.asked, question.wanted, row)
+            partly += bool(known and asked)
+            if modality.kind != "sequence":
+                assert not known.keys() & asked.keys()
+                assert known | asked == dict(enumerate(mine[0][0, : mine[1][0]].tolist()))
+            elif mine[1][0]:
+                answer = torch.tensor([[modality.sentinels[0], *asked.values()]])
+                made = codec.fill(alone(data, known), answer, torch.tensor([1 + len(asked)]))
+                assert made.length == mine[1]
+                assert (made.ids == mine[0]).all()
+                if data.chunks is not None and known:
+                    assert kept_whole(codec, known, data.chunks[row], mine[0][0], mine[1][0])
+            else:
+                assert not known
+                assert not asked
+    assert partly or modality.length == 1
+
+
+def alone(data, known):
+    """What is known of a sample as data of its own."""
+    ids = np.zeros((1, data.ids.shape[1]), dtype=np.int64)
+    ids[0, : len(known)] = [known[position] for position in range(len(known))]
+    return data._replace(ids=ids, length=np.array([len(known)]), chunks=None)
+
+
+def kept_whole(codec, known, chunks, ids, length):
+    """Whether known words, gaps aside, are whole chunks."""
+    kept = [word for word in known.values() if not codec.sentinels[0] <= word < codec.sentinels[1]]
+    pieces = [ids[:length][chunks[:length] == number].tolist() for number in np.unique(chunks[:length])]
+    for piece in pieces:
+        if kept[: len(piece)] == piece:
+            kept = kept[len(piece) :]
+    return not kept

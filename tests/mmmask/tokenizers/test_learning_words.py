@@ -1,0 +1,52 @@
+"""Vocabularies learnt from texts: special words first, the same each time."""
+
+import json
+
+import pytest
+
+from mmmask.errors import UserError
+from mmmask.tokenizers import learn_words
+
+CAPTIONS = [f"{size} {colour} circles" for size in ("small", "Large") for colour in ("red", "green", "blue", "violet")]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_special_words_come_first_and_alone_are_special(kind):
+    words = learn_words(CAPTIONS, 400, kind, sentinels=20)
+    ids = words.get_vocab()
+    first = ["[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{number}]" for number in range(20))]
+    assert sorted(ids, key=ids.get)[:24] == first
+    assert [token["content"] for token in json.loads(words.to_str())["added_tokens"]] == first
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_the_same_texts_give_the_same_words(kind):
+    assert len({learn_words(CAPTIONS, 340, kind, 4).to_str() for _ in range(4)}) == 1
+
+
+def test_frequent_words_are_whole_and_lower_case():
+    words = learn_words(CAPTIONS, 200, sentinels=20)
+    assert words.encode("LARGE Red circles").tokens == ["large", "red", "circles"]
+    assert words.encode("darling").tokens == ["d", "##a", "##r", "##l", "##i", "##n", "##g"]
+
+
+def test_rare_letters_are_unknown_and_the_size_is_kept():
+    texts = ["aa bb"] * 9 + [f"a{chr(letter)}" for letter in range(0x4E00, 0x4E00 + 300)]
+    words = learn_words(texts, 100, sentinels=20)
+    assert words.get_vocab_size() <= 100
+    assert words.encode(f"aa {chr(0x4E00 + 299)}").tokens == ["aa", "[UNK]"]
+    assert learn_words(texts, 290, "bpe", sentinels=20).encode(chr(0x4E00 + 299)).tokens != ["[UNK]"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 60}, "a size above 68, got 64 and 60"),
+        ({"size": 300, "kind": "bpe"}, "above 324"),
+        ({"size": 300, "sentinels": 1}, "2 or more sentinels"),
+        ({"size": 300, "kind": "words"}, "choose wordpiece or bpe"),
+    ],
+)
+def test_what_cannot_be_learnt_is_told(settings, message):
+    with pytest.raises(UserError, match=message):
+        learn_words(CAPTIONS, **settings)
