@@ -1,11 +1,13 @@
 """LightningModules: what can be trained; and what of `tasks.training` a configuration may name."""
 
 from tasks.classifier_training import ClassifierTraining
+from tasks.cross_modal import CrossModal
 from tasks.feature_maps import ClassifierMaps, ViTMaps
 from tasks.image_synthesis import ImageSynthesis
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, FrechetReward, Recognised
 from tasks.tokenizer_training import TokenizerTraining
+from tasks.trained_pictures import TrainedPictures
 from tasks.training.ema import EMA
 from tasks.training.parallel import FullySharded
 
@@ -14,11 +16,13 @@ __all__ = [
     "Adversarial",
     "ClassifierMaps",
     "ClassifierTraining",
+    "CrossModal",
     "FrechetReward",
     "FullySharded",
     "ImageSynthesis",
     "PolicyTraining",
     "Recognised",
     "TokenizerTraining",
+    "TrainedPictures",
     "ViTMaps",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import nn
 
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
-from mmmask.synthesis import ImageGenerator, Policy
+from mmmask.synthesis import AnyToAny, ImageGenerator, Policy
 from mmmask.tokenizers import ImageTokenizer
+from mmmask.transformer import MaskedTransformer
 from tasks.training import finding
 from tasks.training.ema import averaged
 from tasks.training.whole_files import WholeFiles
@@ -39,6 +41,8 @@ def model_of(path: Path) -> Model:
         if "tokenizer" in model.parts:
             same_tokenizer(model.parts["tokenizer"], content, path)
         return model
+    if name == "CrossModal":
+        return _any_to_any(given, weights, content, path)
     if name == "PolicyTraining":
         return _with_policy(given, weights, content, path)
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
@@ -109,6 +113,42 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
         specs["text_encoder"] = given["text_encoder"]
         parts["text_encoder"] = build(specs["text_encoder"], trusted=True)
     return Model(parts, specs)
+
+
+def _any_to_any(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
+    """The backbone of a run with its codecs; as told elsewhere, these carry what they are made of."""
+    codecs = {name: build(spec, trusted=True) for name, spec in given["modalities"].items()}
+    same_codecs(codecs, content, source)
+    modalities = [
+        {"class_path": "mmmask.modalities.Modality", "init_args": asdict(codec.modality(name))}
+        for name, codec in codecs.items()
+    ]
+    settings = {**(given["backbone"].get("init_args") or {}), "modalities": modalities}
+    backbone: Spec = {"class_path": given["backbone"]["class_path"], "init_args": settings}
+    specs = {name: codec.portable(given["modalities"][name]) for name, codec in codecs.items()}
+    decoders = given.get("decoders") or {}
+    trained = _trained(backbone, "backbone", weights, source)
+    assert isinstance(trained, MaskedTransformer)
+    model = AnyToAny(trained, codecs, build(decoders, trusted=True))
+    settings = {"backbone": backbone, "codecs": specs, "decoders": decoders}
+    spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
+    return Model({"any_to_any": model.eval()}, {"any_to_any": spec})
+
+
+def same_codecs(codecs: Mapping[str, nn.Module], checkpoint: Mapping[str, Any], name: object) -> None:
+    """Refuse tokenizers with which the checkpoint was not trained."""
+    then, now = checkpoint.get("codecs", {}), fingerprints(codecs)
+    for modality in then.keys() | now.keys():
+        if then.get(modality) != now.get(modality):
+            raise UserError(
+                f"{name} was trained with another tokenizer of {modality} than the one that is found now: its tokens "
+                "would mean something else. Give the one that it was trained with."
+            )
+
+
+def fingerprints(codecs: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Of the codecs that have weights."""
+    return {name: fingerprint(codec) for name, codec in codecs.items() if codec.state_dict()}
 
 
 def _with_policy(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:

@@ -1,8 +1,11 @@
 """Synthesis of images from tokens: the model, schedules as data, the decoding loop."""
 
 from mmmask.synthesis.adaptive import AdaptiveSampler
+from mmmask.synthesis.any_to_any import AnyToAny
+from mmmask.synthesis.autoregressive import Autoregressive
 from mmmask.synthesis.fourm_schedule import FourMSchedule
 from mmmask.synthesis.generator import Conditions, Context, ImageGenerator
+from mmmask.synthesis.likelihood import log_likelihoods
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
 from mmmask.synthesis.policy import Policy
@@ -22,7 +25,9 @@ from mmmask.synthesis.target import Target
 __all__ = [
     "ROAR",
     "AdaptiveSampler",
+    "AnyToAny",
     "AutoNATSchedule",
+    "Autoregressive",
     "Conditions",
     "Confident",
     "Context",
@@ -42,4 +47,5 @@ __all__ = [
     "Spread",
     "Step",
     "Target",
+    "log_likelihoods",
 ]

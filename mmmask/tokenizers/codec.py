@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,3 +34,11 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, ids: Tensor, length: Tensor) -> Any:
         """What ids `(B, L)` stand for, of which the first `length` `(B,)` are meant: as a batch holds it."""
+
+    def seen(self, raw: Any) -> Tensor | Sequence[str]:
+        """What a person is shown of raw data: pictures `(B, C, H, W)` in 0..1, or texts."""
+        return raw if isinstance(raw, Tensor) else [str(sample) for sample in raw]
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration that it was made of, without what is found on this machine alone."""
+        return dict(spec)

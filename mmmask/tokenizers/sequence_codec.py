@@ -38,14 +38,20 @@ class SequenceCodec(Codec):
 
     def fill(self, known: Data, answers: Tensor, lengths: Tensor) -> Data:
         """The sequences without gaps: each gap gives way to the words after its sentinel in the answer `(B, A)`, as
-        `Autoregressive` gives it with its length `(B,)`. Cut at `length`; a gap that the answer leaves out is empty."""
+        `Autoregressive` gives it with its length `(B,)`. What was known stays, so answers that are too long are cut; a
+        gap that the answer leaves out is empty."""
         filled = []
         for ids, length, answer, end in zip(
             known.ids.tolist(), known.length.tolist(), answers.tolist(), lengths.tolist(), strict=True
         ):
             spans = self._spans(answer[:end])
             words = ids[:length] or [self.sentinels[0]]
-            filled.append([new for word in words for new in (spans.get(word, []) if self._is_gap(word) else [word])])
+            room, whole = self.length - sum(not self._is_gap(word) for word in words), list[int]()
+            for word in words:
+                new = spans.get(word, [])[:room] if self._is_gap(word) else [word]
+                room -= len(new) if self._is_gap(word) else 0
+                whole += new
+            filled.append(whole)
         return self._data(filled)
 
     def _is_gap(self, word: int) -> bool:

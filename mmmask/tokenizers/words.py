@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,10 @@ class Words(SequenceCodec):
         rows = [row[:end] for row, end in zip(ids.tolist(), length.tolist(), strict=True)]
         rows = [[word for word in row if word != PAD and not self._is_gap(word)] for row in rows]
         return [self._words.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With the words themselves in the place of their file."""
+        return {**spec, "init_args": {**spec["init_args"], "vocabulary": self.vocabulary}}
 
 
 def _content(path: Path) -> dict[str, Any]:

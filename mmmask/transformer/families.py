@@ -109,10 +109,11 @@ class FourM(MaskedTransformer):
         bias: bool = False,
         qk_norm: bool = False,
         registers: int = 0,
+        word_std: float = 0.02,
     ) -> None:
         style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
         super().__init__(
-            PlacedEmbedding(modalities, dim),
+            PlacedEmbedding(modalities, dim, word_std),
             Stack(encoder_depth, dim, heads, style),
             Stack(decoder_depth, dim, heads, style, reads="cross"),
             mode="cross",

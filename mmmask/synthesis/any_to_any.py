@@ -1,0 +1,227 @@
+"""An any-to-any backbone with the codecs of its modalities (4M): raw data of any in, raw data of any others out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmmask.errors import UserError, nearest
+from mmmask.modalities import Modality
+from mmmask.synthesis.autoregressive import Autoregressive
+from mmmask.synthesis.fourm_schedule import FourMSchedule
+from mmmask.synthesis.generator import Conditions
+from mmmask.synthesis.sampling import Sampler
+from mmmask.synthesis.target import Target
+from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.sequence_codec import SequenceCodec
+from mmmask.tokens import BLANK, Data, TokenSet, side_by_side
+from mmmask.transformer import MaskedTransformer, PlacedEmbedding
+
+STEPS = 12  # of decoding a grid
+Decoder = Sampler | Autoregressive
+
+
+class AnyToAny(nn.Module):
+    """What a backbone knows of modalities, asked in raw data: see `predict`.
+
+    Args:
+        backbone: of mode cross, with a place for each modality (FourM).
+        codecs: of each modality, in the order in which the backbone numbers them.
+        decoders: how to decode what is not to be decoded as `decoder_for` says, by modality.
+    """
+
+    def __init__(
+        self,
+        backbone: MaskedTransformer,
+        codecs: Mapping[str, Codec],
+        decoders: Mapping[str, Decoder] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.codecs = backbone, nn.ModuleDict(codecs)
+        self.catalogue = backbone.embedding.catalogue
+        made = [codec.modality(name) for name, codec in codecs.items()]
+        if list(self.catalogue.modalities) != made:
+            raise UserError(
+                "AnyToAny: the backbone was made for other modalities than the codecs are of: "
+                f"{_difference(self.catalogue.modalities, made)}."
+            )
+        self.decoders = {modality.name: decoder_for(modality) for modality in made} | dict(decoders or {})
+        for name in self.decoders:
+            self.catalogue.number(name)  # refuses one it does not have
+
+    def codec(self, name: str) -> Codec:
+        """That of a modality."""
+        return cast(Codec, self.codecs[name])
+
+    def source(self, name: str) -> str:
+        """Which entry of a batch holds the data of a modality."""
+        return self.codec(name).source or name
+
+    @property
+    def embedding(self) -> PlacedEmbedding:
+        return cast(PlacedEmbedding, self.backbone.embedding)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.embedding.words.weight.device
+
+    def read(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Data]:
+        """Tokens of what a batch holds of these modalities (default: all). What is not `present` has length 0."""
+        found, present = {}, batch.get("present", {})
+        for name in names if names is not None else self.catalogue.names:
+            source = self.source(name)
+            if source not in batch:
+                raise UserError(f"the batch has no '{source}' for modality {name}.{nearest(source, batch)}")
+            data = self.codec(name).encode(batch[source])
+            if source in present:
+                data = data._replace(length=data.length * present[source].cpu().numpy())
+            found[name] = data
+        return found
+
+    @torch.no_grad()
+    def predict(
+        self,
+        given: Mapping[str, Any],
+        targets: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        weights: Mapping[str, float] | None = None,
+        visible: Mapping[str, Tensor] | None = None,
+        grow: bool = True,
+    ) -> dict[str, Any]:
+        """Raw data of the `targets`, decoded one after the other, for raw data that is `given`.
+
+        `seeds`: one for each sample, on which alone, beside what is given, its answers depend. `weights` say how
+        strongly given modalities pull (below 0: push away); the others are known, and pull nowhere. `visible` says
+        which tokens `(B, L)` of a given grid are known (default: all); given as a target too, the rest is filled in.
+        With `grow`, what was decoded is known to the targets that follow.
+        """
+        for name in targets:
+            self.catalogue.number(name)  # refuses one it does not have
+        known = self.known(given, visible)
+        count = len(next(iter(known.values())).modality) if known else len(seeds or [0])
+        seeds = list(range(count)) if seeds is None else list(seeds)
+        if len(seeds) != count:
+            raise UserError(f"{len(seeds)} seeds for {count} samples; give one for each.")
+        answers: dict[str, Any] = {}
+        for name in targets:
+            own = known.pop(name, None)
+            conditions = self.conditions(known, count, name, own, weights)
+            ids, length = self._decoded(name, conditions, own, given.get(name), seeds)
+            answers[name] = self.codec(name).decode(ids.cpu(), length.cpu())
+            if grow:
+                known[name] = self._all_of(name, ids, length)
+        return answers
+
+    def known(self, given: Mapping[str, Any], visible: Mapping[str, Tensor] | None = None) -> dict[str, TokenSet]:
+        """The tokens of raw data by modality."""
+        visible = visible or {}
+        for name in (*given, *visible):
+            self.catalogue.number(name)
+        data = self.read({self.source(name): raw for name, raw in given.items()}, list(given))
+        counts = {name: len(some.ids) for name, some in data.items()}
+        if len(set(counts.values())) > 1:
+            raise UserError(
+                "what is given has different numbers of samples: "
+                + ", ".join(f"{name} {count}" for name, count in counts.items())
+            )
+        found: dict[str, TokenSet] = {}
+        data, values = side_by_side(data)
+        values = None if values is None else values.to(self.device)
+        for name, some in data.items():
+            tokens = tokens_of_data(self.catalogue.number(name), some, values).map(lambda part: part.to(self.device))
+            if name in visible:
+                shown = visible[name].flatten(1).to(self.device)
+                if shown.shape != tokens.modality.shape:
+                    raise UserError(
+                        f"visible has the shape {tuple(shown.shape)} for {name}, whose tokens have the shape "
+                        f"{tuple(tokens.modality.shape)}."
+                    )
+                tokens = replace(tokens, valid=tokens.is_valid() & shown)
+            found[name] = tokens
+        return found
+
+    def conditions(
+        self,
+        known: Mapping[str, TokenSet],
+        count: int,
+        target: str,
+        own: TokenSet | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Conditions:
+        """What is known of other modalities than the target, and of its `own` words if it is a sequence."""
+        fixed = [own] if own is not None and self.catalogue[target].kind == "sequence" else []
+        if weights is None:
+            whole = _together([*fixed, *known.values()], count, self.device)
+            return Conditions([whole], _together(fixed, count, self.device))
+        for name in weights:
+            if name not in known:
+                raise UserError(f"{name} has a weight and is not given.{nearest(name, known)}")
+        fixed += [tokens for name, tokens in known.items() if name not in weights]
+        parts = [_together([*fixed, known[name]], count, self.device) for name in weights]
+        without = _together(fixed, count, self.device)
+        return Conditions(parts or [without], without, tuple(weights.values()) or (1.0,))
+
+    def _decoded(
+        self, name: str, conditions: Conditions, own: TokenSet | None, raw: Any, seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Ids `(B, L)` of a target, and how many of them are meant."""
+        decoder, modality = self.decoders[name], self.catalogue[name]
+        if isinstance(decoder, Autoregressive):
+            codec = self.codec(name)
+            assert isinstance(codec, SequenceCodec)
+            raw = [None] * len(conditions) if raw is None else raw
+            words = codec.encode(raw)
+            answer = decoder.sample(self.backbone, name, conditions, codec.gaps(raw), seeds)
+            filled = codec.fill(words, *(part.cpu() for part in answer))
+            return torch.from_numpy(filled.ids).to(self.device), torch.from_numpy(filled.length)
+        ids = torch.full((len(conditions), modality.length), BLANK, device=self.device)
+        if own is not None and own.ids is not None:
+            ids = torch.where(own.is_valid(), own.ids, ids)
+        ids = decoder.sample(Target(self.backbone, name), conditions, seeds, ids)
+        return ids, torch.full((len(ids),), modality.length)
+
+    def _all_of(self, name: str, ids: Tensor, length: Tensor) -> TokenSet:
+        position = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
+        number = torch.full_like(position, self.catalogue.number(name))
+        return TokenSet(number, position, ids.to(self.device), None, position < length.to(self.device)[:, None])
+
+
+def decoder_for(modality: Modality) -> Decoder:
+    """How a modality is decoded if nothing else is said."""
+    if modality.kind == "sequence":
+        return Autoregressive(temperature=0.7, top_p=0.9)
+    if modality.length == 1:
+        return Sampler(FourMSchedule(1, 1, temperature=0.0))
+    steps = min(STEPS, modality.length)
+    return Sampler(FourMSchedule(modality.length, steps, "cosine", guidance=1.0), top_p=0.9, tempered=True)
+
+
+def tokens_of_data(number: int, data: Data, values: Tensor | None = None) -> TokenSet:
+    """All tokens of one modality."""
+    ids = torch.from_numpy(data.ids)
+    position = torch.arange(ids.shape[1]).expand(ids.shape)
+    valid = position < torch.from_numpy(data.length)[:, None]
+    return TokenSet(torch.full_like(ids, number), position, ids, values if data.values is not None else None, valid)
+
+
+def _together(sets: Sequence[TokenSet], count: int, device: torch.device) -> TokenSet:
+    """The tokens of several sets, side by side; of none, one that nobody looks at."""
+    filled = [some for some in sets if len(some)]
+    if not filled:
+        none = torch.zeros(count, 1, dtype=torch.long, device=device)
+        return TokenSet(none, none, none, None, none > 0)
+    whole = filled[0]
+    for some in filled[1:]:
+        whole = whole.concat(some)
+    return whole
+
+
+def _difference(have: Sequence[Modality], made: Sequence[Modality]) -> str:
+    for ours, theirs in zip(have, made, strict=False):
+        if ours != theirs:
+            return f"{ours} is not {theirs}"
+    return f"{len(have)} are not {len(made)}"

@@ -1,0 +1,185 @@
+"""Train any-to-any prediction (4M): ask for some tokens of any modalities, given some tokens of any others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from mmmask.heads import answers
+from mmmask.masking import DirichletMask
+from mmmask.modalities import Modality
+from mmmask.report.modality_table import modality_table
+from mmmask.synthesis import AnyToAny
+from mmmask.synthesis.any_to_any import Decoder
+from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.ranks import ranks, sum_over_ranks
+from mmmask.transformer import AmongTargets, MaskedTransformer
+from tasks.finished import fingerprints, same_codecs
+from tasks.optimizing import Decay, adamw
+from tasks.pictures import show
+from tasks.training.randomness import common_generator
+
+MASKS = 0  # what seeds are drawn for
+SHOWN = 6  # samples in a table of predictions
+
+
+@dataclass
+class Example:
+    """What a validation shows: `wanted` modalities predicted from those `given`."""
+
+    given: list[str]
+    wanted: list[str]
+
+
+class CrossModal(LightningModule):
+    """Cross entropy of the asked tokens, under 4M's masking.
+
+    Batches hold the raw data that the codecs read, and `present` where samples lack some. Masks are a function of
+    each sample's seed, so that the number of ranks changes nothing.
+
+    Args:
+        modalities: the codec of each, under the name it has here.
+        backbone: made for these modalities (FourM).
+        masks: which tokens are known and asked, made for these modalities (DirichletMask).
+        decoders: how modalities are decoded, where not as `decoder_for` says.
+        loss: mean over modalities of their means (mod), or over all answers (token).
+        examples: what validations show a picture of.
+        lr: peak learning rate.
+        betas: AdamW's averaging.
+        weight_decay: on matrices; biases and norms do not decay.
+        warmup_tokens: known and asked tokens in which the learning rate grows.
+        decay: what follows: constant, or cosine to zero.
+    """
+
+    model: AnyToAny
+    codecs: dict[str, Codec]
+
+    def __init__(
+        self,
+        modalities: dict[str, Codec],
+        backbone: Callable[[Sequence[Modality]], MaskedTransformer],
+        masks: Callable[[Sequence[Modality]], DirichletMask],
+        decoders: dict[str, Decoder] | None = None,
+        loss: Literal["mod", "token"] = "mod",
+        examples: list[Example] | None = None,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.05,
+        warmup_tokens: float = 0.0,
+        decay: Decay = "cosine",
+    ) -> None:
+        super().__init__()
+        known = [codec.modality(name) for name, codec in modalities.items()]
+        self.backbone, self.masks = backbone(known), masks(known)
+        self.__dict__["codecs"] = modalities  # no children: they are not trained
+        self.__dict__["model"] = AnyToAny(self.backbone, modalities, decoders)
+        self.rule = AmongTargets([number for number, modality in enumerate(known) if modality.kind == "sequence"])
+        self.loss, self.examples = loss, examples or []
+        for example in self.examples:
+            for name in (*example.given, *example.wanted):
+                self.model.catalogue.number(name)
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        self.warmup_tokens, self.decay = warmup_tokens, decay
+        self.val_losses = {m.name: MeanMetric() for m in known if m.vocab_size}
+        self.metrics = torch.nn.ModuleList(self.val_losses.values())  # so that they follow to devices and ranks
+        self._shown: dict[str, Any] | None = None
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """For the speed in tokens: known and asked ones."""
+        return self.masks.known[1] + self.masks.asked[1]
+
+    uses_all_weights = False  # a modality that no sample of a batch asks for has no gradients
+
+    def configure_optimizers(self) -> Any:
+        warmup = 0
+        if self.warmup_tokens:
+            self.trainer.fit_loop.setup_data()  # Lightning has not asked for the loader yet
+            loader: Any = self.trainer.train_dataloader
+            samples = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches
+            warmup = round(self.warmup_tokens / (samples * self.tokens_per_sample))
+        return adamw(self, self.backbone, self.lr, self.betas, self.weight_decay, warmup, self.decay)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Masks are drawn on the CPU, and only what they keep goes to the device."""
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["codecs"] = fingerprints(self.codecs)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        same_codecs(self.codecs, checkpoint, "the checkpoint")
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        found = self._errors(batch, batch_idx, training=True)
+        loss = self._over_ranks(found)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["key"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        found = self._errors(batch, batch_idx, training=False)
+        for name, part in found.items():
+            if part.number:
+                self.val_losses[name].update(part.total / part.number, part.number)
+        if self._shown is None:
+            self._shown = {name: value[:SHOWN] for name, value in batch.items() if name not in ("key", "present")}
+            self._shown["present"] = {name: part[:SHOWN] for name, part in batch.get("present", {}).items()}
+
+    def on_validation_epoch_start(self) -> None:
+        for metric in self.val_losses.values():
+            metric.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """The loss of each modality and their mean; a table of predictions for each of the examples."""
+        means = {name: metric.compute() for name, metric in self.val_losses.items()}
+        there = {name: mean for name, mean in means.items() if not mean.isnan()}
+        self.log_dict({f"val/{name}": mean for name, mean in there.items()})
+        if there:
+            self.log("val/loss", torch.stack(list(there.values())).mean(), prog_bar=True)
+        shown, self._shown = self._shown, None
+        for example in self.examples:
+            name = f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}"
+            show(self, name, self._table(example, shown) if shown is not None else None)
+
+    def _table(self, example: Example, batch: dict[str, Any]) -> Tensor:
+        sources = {name: self.model.source(name) for name in (*example.given, *example.wanted)}
+        given = {name: batch[sources[name]] for name in example.given}
+        self.model.eval()
+        try:
+            predicted = self.model.predict(given, example.wanted)
+        finally:
+            self.backbone.train(self.training)
+        truth = {name: self._seen(name, batch) for name in example.wanted}
+        return modality_table({name: self._seen(name, batch) for name in example.given}, predicted, truth)
+
+    def _seen(self, name: str, batch: dict[str, Any]) -> Any:
+        """What tokens keep of the raw data."""
+        data = self.model.read(batch, [name])[name]
+        return self.model.codec(name).decode(torch.from_numpy(data.ids), torch.from_numpy(data.length))
+
+    def _errors(self, batch: dict[str, Any], batch_idx: int, training: bool) -> dict[str, answers.Errors]:
+        data = self.model.read(batch)
+        count, (rank, world) = len(batch["key"]), ranks()
+        generator = common_generator(self, training, batch_idx, MASKS)
+        seeds = torch.randint(2**62, (count * world,), generator=generator)[rank::world]
+        question = self.masks(data, seeds.numpy().astype("uint64"))
+        known, asked = question.known.map(self._there), question.asked.map(self._there)
+        features = self.backbone.decode(asked, self.backbone.encode(known), rule=self.rule)
+        return answers.errors(self.model.embedding, asked, features, self._there(question.wanted))
+
+    def _there(self, part: Tensor) -> Tensor:
+        return part.to(self.device, non_blocking=True)
+
+    def _over_ranks(self, found: dict[str, answers.Errors]) -> Tensor:
+        """The loss over the answers of all ranks; DDP divides the sum of gradients by the number of ranks."""
+        counts = sum_over_ranks(torch.tensor([float(part.number) for part in found.values()], device=self.device))
+        totals = torch.stack([part.total for part in found.values()]) * ranks()[1]
+        if self.loss == "mod":
+            return (totals / counts.clamp(min=1)).mean()
+        return totals.sum() / counts.sum().clamp(min=1)

@@ -1,0 +1,28 @@
+"""Pictures as the words of a tokenizer that was trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmmask.tokenizers import Pictures
+from tasks.finished import model_of
+
+
+class TrainedPictures(Pictures):
+    """The codec of pictures by the tokenizer of a run.
+
+    Args:
+        run: run folder of its training, or an exported model.
+        source: entry of the batch that holds the pictures.
+    """
+
+    def __init__(self, run: Path, source: str | None = None) -> None:
+        model = model_of(run)
+        super().__init__(model.part("tokenizer", run), source)
+        self.spec = model.specs["tokenizer"]
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        settings = {"tokenizer": self.spec, "source": self.source}
+        return {"class_path": "mmmask.tokenizers.Pictures", "init_args": settings}

@@ -1,0 +1,140 @@
+"""Any modality from any others: what is given stays, what pulls counts, and each sample answers for itself."""
+
+import pytest
+import torch
+from small_any_to_any import NAMES, TEXTS, codecs, pictures, small_any_to_any
+from torch.testing import assert_close
+
+from mmmask.errors import UserError
+from mmmask.synthesis import AnyToAny, Autoregressive, CosineSchedule, Sampler, log_likelihoods
+from mmmask.transformer import AmongTargets, FourM
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_any_to_any()
+
+
+def test_each_target_comes_as_a_batch_holds_it(model):
+    found = model.predict({"pixels": pictures()}, ["ink", "caption", "kind"])
+    assert found.keys() == {"ink", "caption", "kind"}
+    assert found["ink"].shape == (3, 1, 8, 8)
+    assert set(found["ink"].unique().tolist()) <= {0.0, 1.0}
+    assert all(isinstance(text, str) for text in found["caption"])
+    assert set(found["kind"]) <= set(NAMES)
+
+
+def test_a_sample_answers_for_itself(model):
+    whole = model.predict({"pixels": pictures()}, ["ink", "caption", "kind"], seeds=[5, 6, 7])
+    alone = model.predict({"pixels": pictures()[1:2]}, ["ink", "caption", "kind"], seeds=[6])
+    assert torch.equal(alone["ink"][0], whole["ink"][1])
+    assert (alone["caption"][0], alone["kind"][0]) == (whole["caption"][1], whole["kind"][1])
+    assert not torch.equal(model.predict({"pixels": pictures()}, ["ink"], seeds=[8, 9, 10])["ink"], whole["ink"])
+
+
+def test_gaps_of_a_text_are_filled_and_its_words_stay(model):
+    (gap, full, nothing) = model.predict({"caption": ["a ___ circle", "two green", "___"]}, ["caption"])["caption"]
+    assert gap.startswith("a ")
+    assert gap.endswith(" circle")
+    assert full == "two green"
+    assert nothing
+
+
+def test_what_was_seen_of_a_grid_stays(model):
+    ink, shown = (pictures() > 0.5).float(), torch.zeros(3, 4, 4, dtype=torch.bool)
+    shown[:, :2] = True
+    kept = model.codecs["ink"].decode(*map(torch.from_numpy, model.codecs["ink"].encode(ink)[:2]))
+    found = model.predict({"ink": ink}, ["ink"], visible={"ink": shown})["ink"]
+    assert torch.equal(found[:, :, :4], kept[:, :, :4])
+    assert not torch.equal(found[:, :, 4:], kept[:, :, 4:])
+
+
+def test_targets_are_known_to_those_that_follow(model):
+    given = {"pixels": pictures()}
+    chain, alone = (model.predict(given, ["ink", "caption"], grow=grow)["caption"] for grow in (True, False))
+    assert chain != alone
+    assert alone == model.predict(given, ["caption"])["caption"]
+
+
+def test_what_is_absent_of_a_sample_is_as_if_it_were_not_given(model):
+    mixed = model.predict({"pixels": pictures(2), "kind": ["", "ring"]}, ["caption"])["caption"]
+    without = model.predict({"pixels": pictures(2)}, ["caption"])["caption"]
+    assert mixed[0] == without[0]
+    assert mixed[1] != without[1]
+
+
+def test_weights_pull_and_push():
+    guided = Sampler(CosineSchedule(4, guidance=0.0))
+    model = small_any_to_any(0.4, decoders={"ink": guided})
+    given = {"pixels": pictures(), "kind": NAMES}
+
+    def ink(**settings):
+        return model.predict(given, ["ink"], **settings)["ink"]
+
+    assert torch.equal(ink(weights={}), ink())
+    assert torch.equal(ink(weights={"pixels": 0.0}), model.predict({"kind": NAMES}, ["ink"])["ink"])
+    assert not torch.equal(ink(weights={"pixels": 3.0}), ink(weights={"pixels": -3.0}))
+
+
+def test_likelihoods_are_those_of_each_pair_alone(model):
+    given, texts = {"pixels": pictures()}, [*TEXTS, "a"]
+    found = log_likelihoods(model, given, "caption", texts, about=False)
+    assert found.shape == (3, 4)
+    for sample in range(3):
+        known = model.known({"pixels": pictures()[sample : sample + 1]})
+        memory = model.backbone.encode(known["pixels"])
+        for number, text in enumerate(texts):
+            assert_close(found[sample, number], _by_hand(model, memory, text), rtol=1e-4, atol=1e-4)
+    nothing = log_likelihoods(model, {"kind": [""]}, "caption", texts, about=False)
+    assert_close(log_likelihoods(model, given, "caption", texts), found - nothing)
+
+
+@torch.no_grad()
+def _by_hand(model, memory, text):
+    number, (first, _) = model.catalogue.number("caption"), model.catalogue["caption"].sentinels
+    ids, length = (torch.from_numpy(part) for part in model.codecs["caption"].encode([text])[:2])
+    words = [first, *ids[0, : int(length)].tolist(), first + 1]
+    total = 0.0
+    for end in range(1, len(words)):
+        fed = torch.tensor([words[:end]])
+        asked = model._all_of("caption", fed, torch.tensor([end]))
+        features = model.backbone.decode(asked, memory, rule=AmongTargets([number]))[:, -1]
+        table = model.backbone.embedding.answer_table("caption")
+        total = total + (features @ table.T).log_softmax(-1)[0, words[end]]
+    return total
+
+
+@torch.no_grad()
+def test_the_likelihoods_of_a_grid_are_those_of_its_words(model):
+    ink = (pictures(4, 1) > 0.5).float()
+    found = log_likelihoods(model, {"caption": TEXTS}, "ink", ink, about=False)
+    names = log_likelihoods(model, {"caption": TEXTS}, "kind", NAMES, about=False)
+    assert found.shape == (3, 4)
+    assert_close(names.exp().sum(1), torch.ones(3))  # all the names there are
+    alone = log_likelihoods(model, {"caption": TEXTS[1:2]}, "ink", ink[2:3], about=False)
+    assert_close(alone[0, 0], found[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("given", "targets", "settings", "words"),
+    [
+        ({"pixel": 0}, ["ink"], {}, "there is no modality 'pixel'"),
+        ({}, ["depth"], {}, "there is no modality 'depth'"),
+        ({"kind": NAMES, "caption": ["a"]}, ["ink"], {}, "different numbers of samples: kind 3, caption 1"),
+        ({"kind": NAMES}, ["ink"], {"seeds": [1]}, "1 seeds for 3 samples"),
+        ({"kind": NAMES}, ["ink"], {"weights": {"caption": 1.0}}, "caption has a weight and is not given"),
+        ({"kind": NAMES}, ["pixels"], {}, "pixels is no grid of tokens with ids"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(model, given, targets, settings, words):
+    with pytest.raises(UserError, match=words):
+        model.predict(given, targets, **settings)
+
+
+def test_a_backbone_of_other_modalities_is_refused():
+    made = codecs()
+    backbone = FourM([codec.modality(name) for name, codec in list(made.items())[:2]], 16, 1, 1, 2)
+    with pytest.raises(UserError, match="made for other modalities than the codecs are of: 2 are not 4"):
+        AnyToAny(backbone, made)
+    with pytest.raises(UserError, match="there is no modality 'text'"):
+        small_any_to_any(decoders={"text": Autoregressive()})

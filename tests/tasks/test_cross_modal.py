@@ -1,0 +1,212 @@
+"""Any-to-any training learns what its modalities tell of each other, whatever is absent and however many ranks."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+from processes import together
+from quiet import QUIET
+from small_any_to_any import NAMES, WORDS, codecs
+from torch.utils.data import DataLoader
+
+from mmmask.cli import main
+from mmmask.errors import UserError
+from mmmask.masking import Component, DirichletMask
+from mmmask.pretrained.model_files import read
+from mmmask.synthesis import Autoregressive
+from mmmask.transformer import FourM
+from tasks.cross_modal import CrossModal, Example
+from tasks.finished import model_of
+from tasks.training.randomness import Randomness
+
+SHAPES = {"circle": "a red circle", "square": "a blue square", "ring": "two green rings"}
+
+
+def samples(count=96, absent=0):
+    """Each kind has a picture, with some noise, and a text; every `absent`-th lacks its text."""
+    draw, found = torch.Generator().manual_seed(0), []
+    for n in range(count):
+        kind = n % 3
+        picture = torch.rand(1, 8, 8, generator=draw) * 0.3 + 0.7
+        picture[:, 2 * kind : 2 * kind + 3, 1:7] = 0.0
+        there = not absent or n % absent > 0
+        found.append(
+            {
+                "key": str(n),
+                "image": (picture * 255).to(torch.uint8),
+                "caption": SHAPES[NAMES[kind]] if there else "",
+                "kind": kind,
+                "present": {"image": True, "caption": there, "kind": True},
+            }
+        )
+    return found
+
+
+def loader(rank=0, world=1, batch=24, **settings):
+    return DataLoader(samples(**settings)[rank::world], batch // world)
+
+
+def task(**settings):
+    seed_everything(0, verbose=False)
+    made = codecs()
+    masks = [Component(known=0.3, asked=1.0)]
+    return CrossModal(
+        made,
+        lambda modalities: FourM(modalities, 32, 2, 2, 2, word_std=0.7),
+        lambda modalities: DirichletMask(modalities, masks, known=(4, 24), asked=(8, 24)),
+        **{"decoders": {"caption": Autoregressive(0.0)}, "lr": 5e-3, "weight_decay": 0.01, **settings},
+    )
+
+
+def fit(steps, rank=0, world=1, folder=None, absent=0, resume=None, **settings):
+    runner = Trainer(
+        max_steps=steps,
+        devices=world,
+        strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+        callbacks=[Randomness()],
+        **QUIET,
+    )
+    trained = task(**settings)
+    runner.fit(trained, loader(rank, world, absent=absent), ckpt_path=resume, weights_only=resume and True)
+    if folder:
+        runner.save_checkpoint(folder / f"{world}-{steps}.ckpt")
+    return trained
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return fit(300, absent=5).model.eval()
+
+
+def test_each_modality_is_predicted_from_each_other(trained):
+    data = samples(12)
+    batch = {name: [sample[name] for sample in data] for name in ("image", "caption", "kind")}
+    pictures, kinds = torch.stack(batch["image"]), [NAMES[kind] for kind in batch["kind"]]
+    given = {"pixels": pictures, "ink": pictures, "caption": batch["caption"], "kind": kinds}
+    ink = trained.codecs["ink"].bits(pictures)[:, None].float()
+    for source, raw in given.items():
+        others = [name for name in ("ink", "caption", "kind") if name != source]
+        found = trained.predict({source: raw}, others, grow=False)
+        if source != "kind":
+            assert found["kind"] == kinds, source
+        if source != "caption":
+            assert found["caption"] == batch["caption"], source
+        if source not in ("ink", "pixels"):
+            assert (found["ink"] == ink).float().mean() > 0.95, source
+
+
+def test_losses_fall_to_what_cannot_be_known(tmp_path):
+    model = task()
+    runner = Trainer(max_steps=150, default_root_dir=tmp_path, callbacks=[Randomness()], **QUIET)
+    before = runner.validate(model, loader(), verbose=False)[0]
+    runner.fit(model, loader(), loader())
+    after = runner.validate(model, loader(), verbose=False)[0]
+    assert before.keys() == after.keys() == {"val/loss", "val/ink", "val/caption", "val/kind"}
+    for name in before:
+        assert after[name] < before[name] / 2, name
+    assert after["val/loss"] == pytest.approx(sum(after[f"val/{n}"] for n in ("ink", "caption", "kind")) / 3, rel=1e-5)
+
+
+def test_what_is_absent_is_neither_known_nor_asked():
+    model = task()
+    data = samples(24)
+    for sample in data:
+        sample["present"]["caption"] = False
+        sample["caption"] = "this must not be seen"
+    runner = Trainer(callbacks=[Randomness()], **QUIET)
+    found, without = (
+        runner.validate(model, DataLoader(batch, 24), verbose=False)[0]
+        for batch in (data, [{**sample, "caption": ""} for sample in data])
+    )
+    assert found == without
+    assert found.keys() == {"val/loss", "val/ink", "val/kind"}
+
+
+@pytest.mark.parametrize("loss", ["mod", "token"])
+def test_ranks_change_nothing(tmp_path, loss):
+    together(2, lambda rank: fit(3, rank, 2, tmp_path, absent=5, loss=loss))
+    fit(3, folder=tmp_path, absent=5, loss=loss)
+    one, two = (torch.load(tmp_path / f"{n}-3.ckpt", weights_only=True)["state_dict"] for n in (1, 2))
+    start = task().state_dict()
+    apart = sum((two[name] - one[name]).square().sum() for name in start).sqrt()
+    moved = sum((one[name] - start[name]).square().sum() for name in start).sqrt()
+    assert apart < 1e-3 * moved  # Adam makes much of the last digits of small gradients
+
+
+@pytest.fixture
+def run(make_shards, tmp_path):
+    """The run folder that the command line leaves."""
+    (tmp_path / "words.json").write_text(json.dumps(WORDS))
+    readers = {
+        "picture": {"class_path": "Image", "init_args": {"field": "jpg", "size": 8, "channels": 1}},
+        "caption": {"class_path": "Text"},
+        "kind": {"class_path": "Label"},
+    }
+    modalities = {
+        "pixels": {
+            "class_path": "Patches",
+            "init_args": {"image_size": 8, "channels": 1, "patch": 4, "source": "picture"},
+        },
+        "ink": {"class_path": "Bitmap", "init_args": {"size": 8, "of": "ink", "source": "picture"}},
+        "caption": {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": 8}},
+        "kind": {"class_path": "Choice", "init_args": {"names": NAMES}},
+    }
+    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
+    model = {
+        "modalities": modalities,
+        "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
+        "masks": {
+            "class_path": "mmmask.masking.DirichletMask",
+            "init_args": {
+                "components": [{"known": 1.0, "asked": {"ink": 1.0, "caption": 0.5, "kind": 1}}],
+                "known": [0, 8],
+                "asked": [4, 12],
+            },
+        },
+        "examples": [{"given": ["caption"], "wanted": ["ink", "kind"]}],
+        "warmup_tokens": 200,
+    }
+    config = {
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 4,
+            "val_check_interval": 2,
+            "default_root_dir": str(tmp_path / "runs"),
+        },
+        "model": {"class_path": "CrossModal", "init_args": model},
+        "data": {
+            "class_path": "ShardData",
+            "init_args": {
+                "train": (shards := make_shards([8])),
+                "val": shards,
+                "batch_size": 4,
+                "modalities": readers,
+                "missing": "mask",
+            },
+        },
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
+    return tmp_path / "runs" / "run-1"
+
+
+def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
+    assert list((run / "samples").glob("caption-to-ink-kind-step-*.png"))
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    given = {"caption": ["sample number 3"], "kind": ["ring"]}
+    mine = model_of(run).parts["any_to_any"].predict(given, ["ink"])["ink"]
+    (tmp_path / "words.json").unlink()
+    theirs = read(tmp_path / "model").parts["any_to_any"].predict(given, ["ink"])["ink"]
+    assert torch.equal(mine, theirs)
+
+
+def test_what_does_not_fit_is_told():
+    with pytest.raises(UserError, match="there is no modality 'colour'"):
+        task(examples=[Example(["colour"], ["ink"])])
+    batch = next(iter(loader()))
+    del batch["caption"]
+    with pytest.raises(UserError, match="the batch has no 'caption' for modality caption"):
+        task().model.read(batch)
