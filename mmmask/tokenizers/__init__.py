@@ -2,6 +2,7 @@
 
 from mmmask.tokenizers.adversary import Adversary
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.contents import ClassMap, Content, Features, Intensity, Normals
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.pictures import Patches, Pictures
@@ -13,17 +14,25 @@ from mmmask.tokenizers.quantizers import (
     Quantizer,
 )
 from mmmask.tokenizers.text_encoder import TextEncoder
+from mmmask.tokenizers.tokenizer import Tokenizer
+from mmmask.tokenizers.vector_tokenizer import VectorTokenizer
+from mmmask.tokenizers.vectors import Vectors
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
 
 __all__ = [
     "VQGAN",
     "Adversary",
+    "ClassMap",
     "Codec",
+    "Content",
     "CosineQuantizer",
     "EuclideanQuantizer",
+    "Features",
     "FiniteScalarQuantizer",
     "ImageTokenizer",
+    "Intensity",
+    "Normals",
     "Patches",
     "Perceptual",
     "Pictures",
@@ -31,5 +40,8 @@ __all__ = [
     "Quantizer",
     "Reconstruction",
     "TextEncoder",
+    "Tokenizer",
+    "VectorTokenizer",
+    "Vectors",
     "ViTTokenizer",
 ]
