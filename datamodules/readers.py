@@ -22,6 +22,7 @@ from torchvision.io import decode_jpeg
 
 from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.shards import BadSample
+from datamodules.windows import Window
 from mmmask.errors import UserError, nearest
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
@@ -44,6 +45,10 @@ class Reader(ABC):
     def steady(self) -> Reader:
         """The reader for evaluation: the same without randomness."""
         return self
+
+    def through(self, window: Window) -> Reader:
+        """The reader that sees only this part of an image."""
+        raise UserError(f"field '{self.field}' is read by {type(self).__name__}, which has no crops: ask for one only.")
 
     @abstractmethod
     def read(self, content: bytes, rng: np.random.Generator) -> Any:
@@ -84,6 +89,7 @@ class Image(Reader):
         self.resample = "nearest-exact" if resample == "nearest" else resample
         self._smooth = {} if resample == "nearest" else {"antialias": True}
         self.max_pixels = max_pixels
+        self.window: Window | None = None
 
     @property
     def draws(self) -> bool:
@@ -95,6 +101,12 @@ class Image(Reader):
         steady = copy(self)
         steady.crop, steady.flip = "centre" if self.crop == "random" else self.crop, False
         return steady
+
+    def through(self, window: Window) -> Image:
+        """This part in place of what `crop` says."""
+        cropped = self.steady()
+        cropped.window, cropped.flip = window, False
+        return cropped
 
     def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
         """Decode, crop, scale, perhaps flip."""
@@ -118,12 +130,14 @@ class Image(Reader):
         planes = pixels[:, top:bottom, left:right]
         if planes.shape[1:] != (self.size, self.size):
             planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
-        if self.flip and rng.random() < 0.5:
+        if self.window.flip if self.window else self.flip and rng.random() < 0.5:
             planes = planes.flip(-1)
         return planes.numpy()
 
     def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """The part of the image that is used: left, top, right, bottom."""
+        if self.window:
+            return self.window.box(width, height)
         if self.crop == "none":
             if (width, height) != (self.size, self.size):
                 raise BadSample(

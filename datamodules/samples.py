@@ -116,9 +116,13 @@ class Samples(Dataset[Any]):
         found = self.sets[source].shards[shard]
         return f"shard {found.name}: sample '{found.key(row)}'"
 
+    def readers_of(self, key: str) -> Mapping[str, Reader]:
+        """How the sample of this key is read."""
+        return self.readers
+
     def _sample(self, shard: Shard, sample: int, rng: np.random.Generator) -> dict[str, Any]:
         values: dict[str, Any] = {"key": shard.key(sample)}
-        for name, reader in self.readers.items():
+        for name, reader in self.readers_of(values["key"]).items():
             content = shard.read(sample, reader.field)
             if content is None and self.tolerance.missing != "mask":
                 raise BadSample(f"no '{reader.field}' (modality '{name}')")

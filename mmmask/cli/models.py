@@ -12,45 +12,79 @@ from mmmask.errors import UserError
 
 
 def tokenize(
-    run: Path,
+    run: str,
     shards: str,
     out: Path,
     keep: str = "cls,txt",
     batch_size: int = 256,
     overwrite: bool = False,
     field: str = "jpg",
+    crops: int = 1,
+    flip: bool = False,
+    seed: int = 0,
 ) -> None:
     """Write the tokens of every sample of `shards` as aligned shards.
 
     Args:
-        run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used), or an imported one.
+        run: run folder of a trained tokenizer (its config.yaml and newest checkpoint are used), or an imported one;
+            or run folders of several modalities, separated by commas.
         shards: path or pattern of the shards to tokenize.
         out: folder to write into; shard names stay the same.
         keep: small fields to copy along, separated by commas (cls and txt only where they are there).
         batch_size: images encoded at once.
         overwrite: replace shards of the same name.
         field: that holds the pictures, for an imported tokenizer; a run folder knows it.
+        crops: parts of each sample to write, the same of all modalities: the centre, and random ones.
+        flip: mirror half of the random ones; not where texts or classes tell left from right.
+        seed: of the random ones.
     """
-    from datamodules import Image
     from datamodules.token_shards import write_token_shards
+    from datamodules.windows import Windows
+    from mmmask.tokenizers import Normals
+
+    know_classes()
+    runs = [Path(name.strip()) for name in str(run).split(",") if name.strip()]
+    tasks, readers = {}, {}
+    for folder in runs:
+        task, reader = _trained_tokenizer(folder, field, alone=len(runs) == 1)
+        name = task.modality
+        if name in tasks:
+            raise UserError(f"two of the tokenizers are for '{name}', the second is {folder}: give one for each.")
+        if flip and isinstance(task.tokenizer.content, Normals):
+            raise UserError(f"{folder} is for normals, which a mirror turns: leave out --flip.")
+        tasks[name], readers[name] = task, reader
+
+    def tokens(batch: dict[str, Any]) -> dict[str, Any]:
+        return {name: ids for task in tasks.values() for name, ids in task.tokens(batch).items()}
+
+    fields = [kept.strip() for kept in keep.split(",") if kept.strip()]
+    windows = Windows(crops, seed, flip)
+    print("\n".join(write_token_shards(shards, readers, tokens, out, fields, batch_size, overwrite, windows)))
+
+
+def _trained_tokenizer(run: Path, field: str, alone: bool) -> tuple[Any, Any]:
+    """The task of a trained tokenizer, and what reads its data."""
+    from datamodules import Array, Image
     from mmmask.pretrained.model_files import is_model
+    from mmmask.tokenizers import ClassMap, Features, ImageTokenizer
     from tasks.command_line import load_run
     from tasks.finished import model_of
     from tasks.tokenizer_training import TokenizerTraining
 
-    know_classes()
-    if is_model(run):
-        task = TokenizerTraining(model_of(run).part("tokenizer", run)).eval()
-        tokenizer: Any = task.tokenizer
-        modalities = {"image": Image(field, size=tokenizer.image_size, channels=tokenizer.channels)}
-    else:
+    if not is_model(run):
         task, data = load_run(run)
         if not isinstance(task, TokenizerTraining):
             raise UserError(f"{run} is a run of {type(task).__name__}: give the run folder of a tokenizer.")
-        modalities = data.modalities
-    fields = [kept.strip() for kept in keep.split(",") if kept.strip()]
-    report = write_token_shards(shards, modalities, task.tokens, out, fields, batch_size, overwrite)
-    print("\n".join(report))
+        return task, data.modalities[task.modality]
+    if not alone:
+        raise UserError(f"{run} is a model, which does not know its modality: give run folders to tokenize several.")
+    task = TokenizerTraining(model_of(run).part("tokenizer", run)).eval()
+    tokenizer = task.tokenizer
+    if not isinstance(tokenizer, ImageTokenizer) or isinstance(tokenizer.content, Features):
+        return task, Array(field)
+    if isinstance(tokenizer.content, ClassMap):
+        return task, Image(field, tokenizer.image_size, channels=1, resample="nearest")
+    return task, Image(field, tokenizer.image_size, tokenizer.channels)  # type: ignore[arg-type]
 
 
 def generate(arguments: list[str]) -> int:

@@ -73,7 +73,7 @@ def demo(out: Path = Path("runs/demo")) -> None:
     training("fit")(["--config", str(find("demo/tokenizer.yaml")), "--trainer.default_root_dir", str(tokenizer)])
     pictures.append(max(out.rglob("reconstruction-*.png"), key=os.path.getmtime))
     print("3/6 writing token shards")
-    tokenize(tokenizer, scenes, out / "tokens", overwrite=True)
+    tokenize(str(tokenizer), scenes, out / "tokens", overwrite=True)
     print("4/6 training an ENAT: class and visible tokens in, masked tokens out")
     config = ["--config", str(find("demo/synthesis.yaml")), "--model.tokenizer", str(tokenizer)]
     training("fit")([*config, "--trainer.default_root_dir", str(synthesis)])

@@ -5,6 +5,7 @@ from mmmask.tokenizers.bitmap import Bitmap
 from mmmask.tokenizers.boxes import Boxes
 from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.contents import ClassMap, Content, Features, Intensity, Normals
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.learning_words import learn_words
 from mmmask.tokenizers.perceptual import Perceptual
@@ -19,6 +20,9 @@ from mmmask.tokenizers.quantizers import (
 from mmmask.tokenizers.sequence_codec import SequenceCodec
 from mmmask.tokenizers.strokes import Strokes
 from mmmask.tokenizers.text_encoder import TextEncoder
+from mmmask.tokenizers.tokenizer import Tokenizer
+from mmmask.tokenizers.vector_tokenizer import VectorTokenizer
+from mmmask.tokenizers.vectors import Vectors
 from mmmask.tokenizers.vit_vq import ViTTokenizer
 from mmmask.tokenizers.vqgan import VQGAN
 from mmmask.tokenizers.words import Words
@@ -29,11 +33,16 @@ __all__ = [
     "Bitmap",
     "Boxes",
     "Choice",
+    "ClassMap",
     "Codec",
+    "Content",
     "CosineQuantizer",
     "EuclideanQuantizer",
+    "Features",
     "FiniteScalarQuantizer",
     "ImageTokenizer",
+    "Intensity",
+    "Normals",
     "Patches",
     "Perceptual",
     "Pictures",
@@ -43,6 +52,9 @@ __all__ = [
     "SequenceCodec",
     "Strokes",
     "TextEncoder",
+    "Tokenizer",
+    "VectorTokenizer",
+    "Vectors",
     "ViTTokenizer",
     "Words",
     "learn_words",

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.contents import Content, Intensity
+from mmmask.tokenizers.tokenizer import Tokenizer
 
 
 class Reconstruction(NamedTuple):
     """Images after the way through their tokens, with the quantizer's own loss."""
 
-    images: Tensor  # (B, C, H, W), not clamped: gradients must not stop at 0 and 1
+    images: Tensor  # (B, C, H, W), not clamped: gradients must not stop at 0 and 1; logits of classes
     ids: Tensor  # (B, h, w)
     loss: Tensor  # ()
 
 
-class ImageTokenizer(nn.Module, ABC):
-    """Square images `(B, C, H, W)` in 0..1 to `grid` x `grid` ids out of `vocab_size`, and back.
+class ImageTokenizer(Tokenizer):
+    """Square images, or other maps, to `grid` x `grid` ids out of `vocab_size`, and back.
 
-    `encode` and `decode` learn nothing, in whatever mode the module is.
+    Images are `(B, C, H, W)` in 0..1, unless `content` says otherwise.
     """
 
+    content: Content = Intensity()
     image_size: int
-    channels: int
     grid: int
-    vocab_size: int
+
+    @property
+    def length(self) -> int:
+        return self.grid**2
 
     @abstractmethod
     def forward(self, images: Tensor) -> Reconstruction:
@@ -35,11 +40,11 @@ class ImageTokenizer(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Token ids `(B, h, w)` of images in 0..1."""
+        """Token ids `(B, h, w)` of images."""
 
     @abstractmethod
     def decode(self, ids: Tensor) -> Tensor:
-        """Images in 0..1 for token ids `(B, h, w)`."""
+        """Images for token ids `(B, h, w)`."""
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another shape than it was made for."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.contents import Content
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.quantizers import Quantizer
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
@@ -98,7 +99,8 @@ class ViTTokenizer(ImageTokenizer):
     """Square images to a grid of token ids, one per patch, and back.
 
     `width` is the number of channels at full size, doubled at each halving; `dim` that of the `depth`
-    blocks on either side.
+    blocks on either side. `content` is what the images are (default: pictures in 0..1), with `channels` numbers
+    in each place, or classes.
     """
 
     def __init__(
@@ -111,10 +113,11 @@ class ViTTokenizer(ImageTokenizer):
         depth: int = 1,
         heads: int = 4,
         width: int = 32,
+        content: Content | None = None,
     ) -> None:
         super().__init__()
-        if patch < 2 or patch & (patch - 1):
-            raise UserError(f"ViTTokenizer: patch is {patch}; choose a power of two: 2, 4, 8, 16 or 32.")
+        if patch < 1 or patch & (patch - 1):
+            raise UserError(f"ViTTokenizer: patch is {patch}; choose a power of two: 1, 2, 4, 8, 16 or 32.")
         if image_size < patch or image_size % patch:
             raise UserError(
                 f"ViTTokenizer: image_size {image_size} does not divide into patches of {patch}; "
@@ -127,6 +130,7 @@ class ViTTokenizer(ImageTokenizer):
             )
         self.image_size, self.channels, self.grid = image_size, channels, image_size // patch
         self.vocab_size = quantizer.vocab_size
+        self.content = content or self.content
         halvings = patch.bit_length() - 1
         sizes = [width << i for i in range(halvings)] + [dim]
         self.encoder = Encoder(channels, sizes, self.grid, depth, heads)
@@ -156,11 +160,12 @@ class ViTTokenizer(ImageTokenizer):
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
         self.check_ids(ids)
-        return self._images(self.quantizer.codes(ids)).clamp(0, 1)
+        return self.content.finish(self._images(self.quantizer.codes(ids)))
 
     def _features(self, images: Tensor) -> Tensor:
-        self.check_images(images)
-        return self.to_code(self.encoder(2 * images - 1)).float()  # (B, h, w, code dim)
+        planes = self.content.planes(images, self.channels)
+        self.check_images(planes)
+        return self.to_code(self.encoder(planes)).float()  # (B, h, w, code dim)
 
     def _images(self, codes: Tensor) -> Tensor:
-        return (self.decoder(self.from_code(codes)) + 1) / 2
+        return self.content.output(self.decoder(self.from_code(codes)))

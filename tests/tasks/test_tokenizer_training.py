@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision import models
 
 from mmmask.errors import UserError
-from mmmask.tokenizers import Adversary, CosineQuantizer, Perceptual, ViTTokenizer
+from mmmask.tokenizers import Adversary, ClassMap, CosineQuantizer, Perceptual, VectorTokenizer, ViTTokenizer
 from tasks.tokenizer_training import CodeUse, TokenizerTraining
 
 
@@ -146,3 +146,33 @@ def test_an_adversary_for_other_images_is_refused(wrong):
     tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 32, 1, 4, dim=16, heads=2, width=8)
     with pytest.raises(UserError, match="these have 1 and 32"):
         TokenizerTraining(tokenizer, adversary=Adversary(**wrong))
+
+
+def test_class_maps_are_trained_by_cross_entropy_and_shown_in_colours(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 8, 3, 4, dim=16, heads=2, width=8, content=ClassMap())
+    data = [{"key": s["key"], "image": s["image"] // 86} for s in samples(32)]  # 3 classes
+    trainer = Trainer(max_epochs=20, check_val_every_n_epoch=20, **QUIET | {"logger": CSVLogger(tmp_path)})
+    trainer.fit(TokenizerTraining(tokenizer, warmup_steps=2), DataLoader(data, 16), DataLoader(data, 16))
+    told = trainer.callback_metrics
+    assert {"train/cross_entropy", "val/accuracy", "val/miou"} <= set(told)
+    assert told["val/accuracy"] > 0.9
+    (picture,) = [path for path in tmp_path.rglob("*.png") if "000040" in path.name]
+    assert len(set(Image.open(picture).getdata())) >= 3
+
+
+def test_vectors_are_trained_by_the_same_task_without_pictures(tmp_path):
+    torch.manual_seed(0)
+    model = TokenizerTraining(VectorTokenizer(CosineQuantizer(16, 4), 6, tokens=2, width=16), modality="clip")
+    data = [{"key": str(n), "clip": vector} for n, vector in enumerate(torch.randn(32, 6))]
+    trainer = Trainer(max_epochs=2, **QUIET | {"logger": CSVLogger(tmp_path)})
+    trainer.fit(model, DataLoader(data, 16), DataLoader(data, 16))
+    assert {"train/cosine", "val/cosine"} <= set(trainer.callback_metrics)
+    assert not list(tmp_path.rglob("*.png"))
+    assert model.tokens({"clip": torch.randn(3, 6)})["clip"].shape == (3, 2)
+
+
+def test_judges_of_pictures_are_refused_for_other_data():
+    tokenizer = ViTTokenizer(CosineQuantizer(16, 4), 32, 1, 4, dim=16, heads=2, width=8, content=ClassMap())
+    with pytest.raises(UserError, match="judge pictures only"):
+        TokenizerTraining(tokenizer, adversary=Adversary(1, halvings=2))
