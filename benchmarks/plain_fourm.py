@@ -1,4 +1,4 @@
-"""4M as its papers and its published code do it, without a thought for speed: what `cross_modal_speed.py` compares with.
+"""4M as its papers and its published code do it, written for no speed: what `cross_modal_speed.py` compares with.
 
 Batches are dicts of modalities. All tokens of all of them are embedded, by a module for each, and then most are
 dropped; attention is in the open; each branch of guidance is a pass of its own, and so is each word of a caption, over
@@ -238,9 +238,7 @@ def batch_of(question, data, modalities):
     """The dict for a question of ours; all tokens of the `data` it was drawn from are in it."""
     batch = {}
     for number, modality in enumerate(modalities):
-        known, asked = (
-            tokens.is_valid() & (tokens.modality == number) for tokens in (question.known, question.asked)
-        )
+        known, asked = (tokens.is_valid() & (tokens.modality == number) for tokens in (question.known, question.asked))
         if modality.kind == "sequence":
             batch[modality.name] = sequence(question, known, asked, modality.length)
             continue

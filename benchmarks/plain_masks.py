@@ -10,10 +10,11 @@ class PlainMasks:
 
     def __init__(self, modalities, components, known, asked):
         self.modalities, self.components, self.known, self.asked = modalities, components, known, asked
+        self.draw = np.random.default_rng(0)
 
     def __call__(self, row, data):
         """`{modality: (tensor, input mask, target mask)}`; masks are true where a token is not used."""
-        component = self.components[np.random.choice(len(self.components))]
+        component = self.components[self.draw.integers(len(self.components))]
         length = np.array([data[m.name].length[row] for m in self.modalities])
         is_grid = np.array([m.kind != "sequence" for m in self.modalities])
         known = self.budget(component.known, np.ones(len(length)), self.known, length)
@@ -43,10 +44,10 @@ class PlainMasks:
 
     def spans(self, modality, ids, known, asked):
         """Runs that are left out become sentinels, and the answer."""
-        words, share = ids.tolist(), np.random.rand()
+        words, share = ids.tolist(), self.draw.random()
         first = modality.sentinels[0]
         while True:
-            keep = [np.random.rand() < share and known > 0 for _ in words]
+            keep = [self.draw.random() < share and known > 0 for _ in words]
             given, answer, number = [], [], 0
             for place, word in enumerate(words):
                 if keep[place]:
@@ -64,7 +65,7 @@ class PlainMasks:
         answer.append(first + number)
         if len(answer) > asked:
             starts = [place for place, word in enumerate(answer) if first <= word < modality.sentinels[1]]
-            start = starts[np.random.choice(len(starts))]
+            start = starts[self.draw.integers(len(starts))]
             answer = answer[start : start + asked]
         size = max(modality.length, len(given) + len(answer))
         tensor, mask = torch.zeros(size, dtype=torch.long), torch.ones(2, size, dtype=torch.bool)
