@@ -26,6 +26,8 @@ class Modality:
     sentinels: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.sentinels is not None:  # from a file they are a list
+            object.__setattr__(self, "sentinels", tuple(self.sentinels))
         if (self.vocab_size is None) == (self.channels is None):
             raise UserError(
                 f"modality {self.name}: give either vocab_size, for tokens with ids, or channels, for continuous ones."
