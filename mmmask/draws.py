@@ -28,12 +28,18 @@ class Draws:
 
     def uniform(self, use: tuple[int, ...], *shape: int) -> NDArray[np.float64]:
         """Numbers `(B, *shape)` strictly between 0 and 1; those of two uses have nothing to do with each other."""
+        places = np.arange(math.prod(shape), dtype=np.uint64)
+        return self._at(self._stream(use)[:, None], places).reshape(len(self.seeds), *shape)
+
+    def _stream(self, use: tuple[int, ...]) -> NDArray[np.uint64]:
         stream = self.seeds
         for number in use:
             stream = _mix(stream + np.uint64((number + 1) * GOLDEN % 2**64))
-        places = np.arange(1, math.prod(shape) + 1, dtype=np.uint64)
-        bits = _mix(stream[:, None] + places * np.uint64(GOLDEN))
-        return (((bits >> np.uint64(12)).astype(np.float64) + 0.5) / 2**52).reshape(len(stream), *shape)
+        return stream
+
+    def _at(self, stream: NDArray[np.uint64], places: NDArray[np.uint64]) -> NDArray[np.float64]:
+        bits = _mix(stream + (places + np.uint64(1)) * np.uint64(GOLDEN))
+        return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) / 2**52
 
     def log_dirichlet(self, use: tuple[int, ...], alphas: NDArray[np.float64], times: int = 1) -> NDArray[np.float64]:
         """Logarithms, but for a constant in each, of draws `(B, times, M)` from Dirichlet distributions `(B, M)`;
@@ -47,13 +53,21 @@ class Draws:
         self, use: tuple[int, ...], alpha: NDArray[np.float64], size: tuple[int, int]
     ) -> NDArray[np.float64]:
         """By Marsaglia and Tsang (2000), for alpha of 1 or more: the first proposal that is taken."""
-        u, angle, luck = (self.uniform((*use, part), *size, PROPOSALS) for part in range(3))
-        normal = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * angle)
-        d = (alpha - 1 / 3)[..., None]
-        v = np.maximum(1 + normal / np.sqrt(9 * d), 1e-12) ** 3
-        taken = np.log(luck) < 0.5 * normal**2 + d * (1 - v + np.log(v))
-        first = taken.argmax(-1)[..., None]
-        return np.log(np.take_along_axis(d * v, first, -1))[..., 0]
+        shape = (len(self.seeds), *size)
+        d = (np.broadcast_to(alpha, shape) - 1 / 3).ravel()
+        found, left = np.zeros_like(d), np.arange(d.size)
+        for number in range(PROPOSALS):
+            row, place = np.divmod(left, math.prod(size))
+            streams = (self._stream((*use, part, number))[row] for part in range(3))
+            u, angle, luck = (self._at(stream, place.astype(np.uint64)) for stream in streams)
+            normal = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * angle)
+            v = np.maximum(1 + normal / np.sqrt(9 * d[left]), 1e-12) ** 3
+            log_v = np.log(v)
+            found[left] = np.log(d[left]) + log_v
+            left = left[np.log(luck) >= 0.5 * normal**2 + d[left] * (1 - v + log_v)]
+            if not len(left):
+                break
+        return found.reshape(shape)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

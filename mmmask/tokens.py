@@ -70,6 +70,11 @@ class TokenSet:
         parts = (self.modality, self.position, self.ids, self.values, self.valid)
         return TokenSet(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
 
+    def in_parts(self, number: int) -> list[TokenSet]:
+        """So many sets of equally many samples, which lie one below the other."""
+        size = len(self.modality) // number
+        return [self.map(lambda x, first=i * size: x[first : first + size]) for i in range(number)]  # type: ignore[misc]
+
     def blank(self, index: Tensor, valid: Tensor | None = None) -> TokenSet:
         """The same tokens, the ids at these places `(B, n)` taken away."""
         assert self.ids is not None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from safetensors.torch import save
 from torch import nn
 
 from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.pretrained import model_files
 from mmmask.pretrained.model_files import Model
+from mmmask.pretrained.nat import State
 from mmmask.pretrained.published import read_policy, read_published, write_published
 from tasks.finished import fits, model_of, policy_fits
 
@@ -28,13 +33,13 @@ def import_(
     policy: Path | None = None,
     policy_steps: int | None = None,
 ) -> None:
-    """Make a model of ours of a published checkpoint: AutoNAT, ENAT, or the MaskGIT VQGAN.
+    """Make a model of ours of a published checkpoint: AutoNAT, ENAT, 4M, or the MaskGIT VQGAN.
 
     Args:
-        checkpoint: nnet_ema.pth, vqgan_jax_strongaug.ckpt, ...; its kind is found out.
+        checkpoint: nnet_ema.pth, vqgan_jax_strongaug.ckpt, a folder of the Hub, ...; its kind is found out.
         out: folder, or .safetensors file, to write.
         tokenizer: published VQGAN or model of ours to keep with a generator, so that it can draw pictures.
-        heads: attention heads, which AutoNAT's and ENAT's files do not tell.
+        heads: attention heads, which AutoNAT's and ENAT's files do not tell, nor 4M's without a configuration.
         encoder_depth: blocks before the decoder, which ENAT's files do not tell.
         image_size: pixels of the pictures that a VQGAN is for (default 256; 512 for ENAT's larger models).
         policy: published policy of AdaNAT to decode with.
@@ -59,15 +64,14 @@ def export(run: Path, out: Path, published: bool = False) -> None:
     Args:
         run: run folder; the best checkpoint is taken, averaged weights if there are any.
         out: folder, or .safetensors file, to write.
-        published: write the weights alone, as the published code of AutoNAT, ENAT or the VQGAN names them (a .pth).
+        published: write the weights as the published code of AutoNAT, ENAT, 4M or the VQGAN names them: a .pth; of 4M
+            also a .safetensors file, or a folder as the Hub has it.
     """
     if published:
         model = model_of(run)
         if "policy" in model.parts:
             raise UserError(f"{run} decodes by a policy, for which the published code has no file: export without it.")
-        weights = write_published(model)
-        with written_whole(out) as stream:
-            torch.save(weights, stream)
+        _write_published(out, *write_published(model))
         print(out)
         return
     _write(out, model_of(run), f"Trained by mmmask ({run.name}).")
@@ -120,6 +124,23 @@ HUB = {"push": push, "pull": pull}
 
 def _ours(path: Path) -> bool:
     return path.suffix == ".safetensors" and model_files.has_config(path)
+
+
+def _write_published(out: Path, weights: State, config: dict[str, Any]) -> None:
+    """As the published code reads it; `config` is there for 4M alone."""
+    if out.suffix == ".safetensors" or (config and not out.suffix):
+        if not config:
+            raise UserError(f"{out}: the published code reads a .pth of this model; name it so.")
+        told = {name: json.dumps(value) for name, value in config.items()}
+        file = out if out.suffix else out / model_files.WEIGHTS
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(file) as stream:
+            stream.write(save(weights, {**told, "format": "pt"}))
+        if file != out:
+            (out / model_files.CONFIG).write_text(json.dumps(config, indent=1))
+        return
+    with written_whole(out) as stream:
+        torch.save({"model": weights, "args": argparse.Namespace(**config)} if config else weights, stream)
 
 
 def _write(out: Path, model: Model, origin: str) -> None:

@@ -26,14 +26,24 @@ def logits(embedding: PlacedEmbedding, name: str, features: Tensor) -> Tensor:
 
 
 def errors(embedding: PlacedEmbedding, asked: TokenSet, features: Tensor, wanted: Tensor) -> dict[str, Errors]:
-    """Of the features `(B, N, dim)` of asked tokens, whose words should be `wanted` `(B, N)`, by modality."""
-    valid, found = asked.is_valid(), {}
-    for number, modality in enumerate(embedding.catalogue.modalities):
+    """Of the features `(B, N, dim)` of asked tokens, whose words should be `wanted` `(B, N)`, by modality.
+
+    Tokens are sorted by modality, which waits for the device once; the gradient of all words is made in one piece.
+    """
+    modalities = embedding.catalogue.modalities
+    kind = torch.where(asked.is_valid(), asked.modality, len(modalities)).flatten()
+    counts = kind.bincount(minlength=len(modalities) + 1).tolist()
+    order = kind.argsort(stable=True)
+    sorted_features = features.flatten(0, 1).index_select(0, order).split(counts)
+    sorted_words, tables = wanted.flatten()[order].split(counts), embedding.answer_tables()
+    found = {}
+    for number, modality in enumerate(modalities):
         if modality.vocab_size:
-            its = valid & (asked.modality == number)
-            answers = logits(embedding, modality.name, features[its]).float()
-            total = F.cross_entropy(answers, wanted[its], reduction="sum")
-            found[modality.name] = Errors(total, len(answers), modality.vocab_size)
+            total = sorted_features[number].float().sum()  # of nothing, if nothing is asked
+            if counts[number]:
+                answers = F.linear(sorted_features[number], tables[number]).float()
+                total = F.cross_entropy(answers, sorted_words[number], reduction="sum")
+            found[modality.name] = Errors(total, counts[number], modality.vocab_size)
     return found
 
 

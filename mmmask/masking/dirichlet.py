@@ -128,8 +128,9 @@ class DirichletMask:
         first, last = self.modalities[number].sentinels or (0, 0)
         share, keep = draws.uniform((SHARE, number)), self.keep[number][which]
         share = np.where(keep == "all", 1.0, np.where(keep == "none or all", share.round(), share))
-        words = np.arange(first, last)
-        found = spans(data.ids, data.length, share, known, asked, words, draws, SPANS + number, data.chunks)
+        words, longest = np.arange(first, last), max(1, data.length.max())
+        ids, chunks = data.ids[:, :longest], None if data.chunks is None else data.chunks[:, :longest]
+        found = spans(ids, data.length, share, known, asked, words, draws, SPANS + number, chunks)
         rest, right = found.answer[:, :-1], found.answer[:, 1:]
         answer = _piece(rest, right, found.answer_length - 1)
         return _piece(found.known, found.known, found.known_length), answer
@@ -138,8 +139,10 @@ class DirichletMask:
 def _at_random(number: int, data: Data, known: Ids, asked: Ids, draws: Draws) -> tuple[Piece, Piece]:
     """The first of a random order are known, the next are asked."""
     here = np.arange(data.ids.shape[1]) < data.length[:, None]
-    rank = np.where(here, draws.uniform((ORDER, number), data.ids.shape[1]), 2.0).argsort(1).argsort(1)
+    order = np.where(here, draws.uniform((ORDER, number), data.ids.shape[1]), 2.0).argsort(1)
     position, blank = np.arange(data.ids.shape[1]), np.full_like(data.ids, BLANK)
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, position[None], 1)
     first, last = known[:, None], (known + asked)[:, None]
     mine = Piece(position, data.ids, data.ids, rank < first)
     return mine, Piece(position, blank, data.ids, (rank >= first) & (rank < last))

@@ -48,7 +48,7 @@ def spans(
             here[over], share[over], draws.of(over), (use, tries), None if chunks is None else chunks[over]
         )
     out = here & ~keep
-    begins = out & ~np.pad(out[:, :-1], ((0, 0), (1, 0)))
+    begins = _begins(out)
     number = begins.cumsum(1)  # of the span that a token lies in
     stays = (keep & here | begins) & (most_known > 0)[:, None]
     words = np.where(begins, sentinels[np.maximum(number - 1, 0)], ids)
@@ -77,8 +77,14 @@ def _kept(
 
 
 def _known_length(keep: NDArray[np.bool_], here: NDArray[np.bool_]) -> Ids:
-    out = here & ~keep
-    return (keep | (out & ~np.pad(out[:, :-1], ((0, 0), (1, 0))))).sum(1)
+    return (keep | _begins(here & ~keep)).sum(1)
+
+
+def _begins(out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where runs of what is left out begin."""
+    begins = out.copy()
+    begins[:, 1:] &= ~out[:, :-1]
+    return begins
 
 
 def _packed(words: Ids, stays: NDArray[np.bool_]) -> Ids:

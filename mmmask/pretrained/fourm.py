@@ -97,15 +97,16 @@ def _embedding(left: State, modalities: Sequence[Modality]) -> State:
         if f"{known}.mod_emb" not in left:
             raise UserError(f"the checkpoint has no modality {modality.name}.")
         kinds.append(left.pop(f"{known}.mod_emb").flatten())
-        left.pop(f"{asked}.mod_emb", None)  # the same
+        if not torch.equal(left.pop(f"{asked}.mod_emb", kinds[-1]).flatten(), kinds[-1]):
+            raise UserError(f"the checkpoint has two vectors for the modality {modality.name}: not shared, as 4M's.")
         places = [left.pop(f"{name}.pos_emb")[0] for name in (known, asked) if f"{name}.pos_emb" in left]
         if modality.kind == "vector":
             tables["learned"].append(places[0])
             tables["learned_asked"].append(places[-1])
-        elif not torch.allclose(places[0], fixed_places(modality, none.shape[1])[: len(places[0])], atol=1e-5):
+        elif not _same_places(places[0], modality):
             raise UserError(f"the checkpoint has other places in {modality.name} than those of its size.")
         if modality.vocab_size is None:
-            state[f"embedding.project.{modality.name}.weight"] = left.pop(f"{known}.proj.weight")
+            state |= _projection(left, known, f"embedding.project.{modality.name}")
             continue
         tables["words"].append(left.pop(f"{known}.token_emb.weight"))
         tables["answers"].append(left.pop(f"{asked}.to_logits.weight"))
@@ -113,6 +114,26 @@ def _embedding(left: State, modalities: Sequence[Modality]) -> State:
             raise UserError(f"the checkpoint answers in {modality.name} with other words than it is fed: not of 4M.")
     state["embedding.kinds"] = torch.stack(kinds)
     return state | {f"embedding.{name}.weight": torch.cat(parts) for name, parts in tables.items()}
+
+
+def _same_places(places: Tensor, modality: Modality) -> bool:
+    """Whether they are the fixed ones; of a sequence, the first of them."""
+    ours = fixed_places(modality, places.shape[1])
+    if len(places) > len(ours) or (modality.kind == "grid" and len(places) < len(ours)):
+        return False
+    return torch.allclose(places, ours[: len(places)], atol=1e-5)
+
+
+def _projection(left: State, theirs: str, ours: str) -> State:
+    """That of patches, or of vectors in a sequence, whose two layers without anything between are one."""
+    if f"{theirs}.proj.weight" in left:
+        return {f"{ours}.weight": left.pop(f"{theirs}.proj.weight")}
+    if f"{theirs}.emb_proj.0.weight" not in left:
+        return {f"{ours}.{kind}": left.pop(f"{theirs}.emb_proj.{kind}") for kind in ("weight", "bias")}
+    (w0, b0), (w1, b1) = (
+        [left.pop(f"{theirs}.emb_proj.{layer}.{kind}") for kind in ("weight", "bias")] for layer in (0, 1)
+    )
+    return {f"{ours}.weight": w1 @ w0, f"{ours}.bias": w1 @ b0 + b1}
 
 
 def _published_embedding(state: Mapping[str, Tensor], modalities: Sequence[Modality]) -> State:
@@ -129,7 +150,10 @@ def _published_embedding(state: Mapping[str, Tensor], modalities: Sequence[Modal
             fixed = None if modality.kind == "vector" else fixed_places(modality, len(kind))
             published[f"{name}.pos_emb"] = (own if fixed is None else fixed)[None]
             if not modality.vocab_size:
-                published[f"{name}.proj.weight"] = state[f"embedding.project.{modality.name}.weight"]
+                layer = "emb_proj" if modality.kind == "sequence" else "proj"
+                for part in ("weight", "bias"):
+                    if (value := state.get(f"embedding.project.{modality.name}.{part}")) is not None:
+                        published[f"{name}.{layer}.{part}"] = value
                 continue
             published[f"{name}.token_emb.weight"] = state[f"embedding.{table}.weight"][
                 word : word + modality.vocab_size

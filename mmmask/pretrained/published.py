@@ -1,27 +1,31 @@
-"""Published checkpoints of AutoNAT, ENAT and the MaskGIT VQGAN as models of ours."""
+"""Published checkpoints of AutoNAT, ENAT, 4M and the MaskGIT VQGAN as models of ours."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import yaml
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.pretrained.adanat import read_head, sizes
-from mmmask.pretrained.model_files import Model, Spec, build, load_weights
+from mmmask.pretrained.fourm_models import fourm_model, fourm_weights, is_fourm
+from mmmask.pretrained.model_files import CONFIG, WEIGHTS, Model, Spec, build, load_weights
 from mmmask.pretrained.nat import State, read_autonat, read_enat, write_autonat, write_enat
 from mmmask.pretrained.vqgan import read_vqgan, write_vqgan
 from mmmask.tokenizers import VQGAN
-from mmmask.transformer import ENAT, AutoNAT
+from mmmask.transformer import ENAT, AutoNAT, FourM
 
 WRAPPERS = ("state_dict", "model", "ema", "model_ema")
+LONGEST = 10_000  # characters of what is read as a setting
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:
@@ -35,18 +39,48 @@ def weights_of(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    """What a file holds. Pickles are read without running what is in them."""
+    """What a file, or a folder as the Hub has it, holds. Pickles are read without running what is in them."""
     try:
+        if path.is_dir():
+            return load_file(path / WEIGHTS)
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # what old training scripts leave in a file
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
+        raise UserError(f"{error.filename or path} does not exist.") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds Python objects, which can run code, or is no checkpoint: not loaded.") from error
     except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged, or no checkpoint.") from error
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its weights: config.json of a folder, metadata, arguments of a script."""
+    try:
+        if path.is_dir():
+            told = json.loads((path / CONFIG).read_text()) if (path / CONFIG).is_file() else {}
+            return told if isinstance(told, dict) else {}
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as opened:
+                return _parsed(opened.metadata() or {})
+        content = _content(path)
+        told = content.get("args", {}) if isinstance(content, dict) else {}
+        return dict(vars(told)) if isinstance(told, argparse.Namespace) else {}
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"the configuration of {path} is damaged: {error}.") from error
+
+
+def _parsed(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata, whose values are text; what is a mapping there is told as if it were not nested."""
+    found: dict[str, Any] = {}
+    for name, text in metadata.items():
+        try:
+            value = yaml.safe_load(text.replace("None", "null")) if len(text) <= LONGEST else None
+        except yaml.YAMLError:
+            continue
+        found |= value if isinstance(value, dict) else {name: value}
+    return found
 
 
 def read_published(
@@ -69,7 +103,9 @@ def _recognised(
         return _enat(weights, path, **_needed(path, "ENAT", heads=heads, encoder_depth=encoder_depth))
     if "quantize.embedding.weight" in weights:
         return _vqgan(weights, path, image_size)
-    known = "AutoNAT, ENAT and the MaskGIT VQGAN"
+    if is_fourm(weights):
+        return fourm_model(weights, settings_of(path), heads, path)
+    known = "AutoNAT, ENAT, 4M and the MaskGIT VQGAN"
     raise UserError(f"{path} is none of the checkpoints that can be imported ({known}); it has {_some(weights)}.")
 
 
@@ -95,16 +131,25 @@ def read_policy(path: Path, steps: int | None = None) -> Model:
     return Model({"policy": policy.eval()}, {"policy": spec})
 
 
-def write_published(model: Model) -> State:
-    """Weights under their published names, for the published code; of the generator if there is one."""
+def write_published(model: Model) -> tuple[State, dict[str, Any]]:
+    """Weights under their published names, for the published code; of the generator if there is one. And, of 4M, the
+    configuration that goes with them."""
+    if (backbone := any_to_any(model)) is not None:
+        return fourm_weights(backbone)
     part = model.parts.get("generator") or model.part("tokenizer", "the model")
     kind = type(part.backbone) if "generator" in model.parts else type(part)
     if kind is VQGAN and not model.specs["tokenizer"]["init_args"].get("published"):
         raise UserError("this VQGAN has shortcuts that the published code has not; train it with published: true.")
     for known, write in ((AutoNAT, write_autonat), (ENAT, write_enat), (VQGAN, write_vqgan)):
         if kind is known:
-            return write(part.state_dict())
+            return write(part.state_dict()), {}
     raise UserError(f"there is no published code for a {kind.__name__}.")
+
+
+def any_to_any(model: Model) -> FourM | None:
+    """The 4M of a model, by itself or as what its training made; None if there is none."""
+    found = model.parts.get("backbone", getattr(model.parts.get("any_to_any"), "backbone", None))
+    return found if isinstance(found, FourM) else None
 
 
 def _needed(path: Path, name: str, **values: int | None) -> dict[str, int]:

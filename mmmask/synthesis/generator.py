@@ -17,10 +17,12 @@ from mmmask.transformer.caches import Cache
 
 
 class Context(NamedTuple):
-    """What is known before any image token: tokens of a class or text, or a condition for adaptive blocks."""
+    """What is known before any image token: tokens of a class or text, or a condition for adaptive blocks. `widths`
+    are how many tokens each branch of guidance has, if there are several, one below the other."""
 
     tokens: TokenSet | None
     condition: Condition | None
+    widths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

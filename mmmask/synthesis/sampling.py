@@ -185,7 +185,7 @@ class Contexts:
         """The branch with what is given, for steps that need no other."""
         if not self.guided or not self.can_do_without:
             return self
-        tokens, condition = self.all
+        tokens, condition, _ = self.all
         if tokens is not None:
             tokens = tokens.map(lambda part: part[: self.n])
         if condition is not None:

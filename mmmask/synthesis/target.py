@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.heads import answers
 from mmmask.synthesis.generator import Conditions, Context, Given, ImageGenerator
-from mmmask.tokens import TokenSet
+from mmmask.tokens import Memory, Split, TokenSet
+from mmmask.transformer.caches import Cache
 from mmmask.transformer.masked_transformer import MaskedTransformer
 from mmmask.transformer.placed_embedding import PlacedEmbedding
 
@@ -32,7 +37,39 @@ class Target(ImageGenerator):
     def contexts(self, given: Given, guided: bool) -> Context:
         """One below the other: with each part of the conditions and, if guided, without any."""
         assert isinstance(given, Conditions)
-        return Context(TokenSet.below([*given.parts, given.without]) if guided else given.parts[0], None)
+        if not guided:
+            return Context(given.parts[0], None)
+        branches = [*given.parts, given.without]
+        return Context(TokenSet.below(branches), None, tuple(map(len, branches)))
+
+    def remember(
+        self,
+        tokens: TokenSet,
+        split: Split,
+        context: Context,
+        memory: Memory | None = None,
+        caches: Sequence[Cache] | None = None,
+    ) -> Memory:
+        """As every generator; but branches with fewer conditions are encoded by themselves, without padding."""
+        given, widths = context.tokens, context.widths
+        if given is None or widths is None or min(widths) == max(widths) or caches is not None:
+            return super().remember(tokens, split, context, memory, caches)
+        known = tokens.select(split.known, split.known_valid)
+        parts = zip(widths, given.in_parts(len(widths)), known.in_parts(len(widths)), strict=True)
+        found = []
+        for width, condition, rest in parts:
+            first = condition.select(torch.arange(width, device=given.position.device).expand(len(rest.modality), -1))
+            found.append(_widened(self.backbone.encode(first.concat(rest)), len(rest), len(given) - width))
+        return Memory(torch.cat([part.features for part in found]), TokenSet.below([part.tokens for part in found]))
 
     def words(self, features: Tensor) -> Tensor:
         return answers.logits(self.embedding[0], self.modality.name, features)
+
+
+def _widened(memory: Memory, after: int, more: int) -> Memory:
+    """With padding before the last tokens, of which there are `after`."""
+    x, tokens = memory.features, replace(memory.tokens, values=None)
+    at = x.shape[1] - after
+    columns = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    padded = tokens.select(columns[:, :at]).pad_to(at + more).concat(tokens.select(columns[:, at:]))
+    return Memory(torch.cat([x[:, :at], x.new_zeros(len(x), more, x.shape[2]), x[:, at:]], 1), padded)

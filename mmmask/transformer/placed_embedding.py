@@ -77,6 +77,10 @@ class PlacedEmbedding(Vocabularies):
         """The words `(vocab_size, dim)` of the answers in one modality."""
         return self.part(self.answers, name)
 
+    def answer_tables(self) -> tuple[Tensor, ...]:
+        """Those of all modalities, with no rows for continuous ones."""
+        return self.answers.weight.split([modality.vocab_size or 0 for modality in self.catalogue.modalities])
+
 
 def fixed_places(modality: Modality, dim: int) -> Tensor:
     """What says where the tokens of a modality stand `(n, dim)`, but for vectors."""

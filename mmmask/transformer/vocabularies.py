@@ -30,7 +30,9 @@ class Vocabularies(nn.Module):
         self.register_buffer("vocab", torch.tensor([m.vocab_size or 0 for m in modalities]), persistent=False)
         self.register_buffer("first_word", torch.tensor(self.starts), persistent=False)
         self.words = nn.Embedding(sum(sizes), dim)
-        self.project = nn.ModuleDict({m.name: nn.Linear(m.channels, dim, bias) for m in modalities if m.channels})
+        self.project = nn.ModuleDict(
+            {m.name: nn.Linear(m.channels, dim, bias or m.kind == "sequence") for m in modalities if m.channels}
+        )
 
     def table(self, name: str) -> Tensor:
         """The words `(vocab_size, dim)` of one modality."""

@@ -90,7 +90,7 @@ def test_a_cut_file_is_told(tmp_path):
 def test_what_was_imported_can_be_given_back(name, options, tmp_path):
     published = vectors(name)
     torch.save(published, tmp_path / "file.pth")
-    back = write_published(read_published(tmp_path / "file.pth", **options))
+    back, _ = write_published(read_published(tmp_path / "file.pth", **options))
     assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in published.items()}
     torch.save(back, tmp_path / "back.pth")
     once, again = (read_published(tmp_path / file, **options) for file in ("file.pth", "back.pth"))
