@@ -155,13 +155,18 @@ class CrossModal(LightningModule):
             predicted = self.model.predict(given, example.wanted)
         finally:
             self.backbone.train(self.training)
-        truth = {name: self._seen(name, batch) for name in example.wanted}
-        return modality_table({name: self._seen(name, batch) for name in example.given}, predicted, truth)
+        seen = {name: self.model.codec(name).seen for name in predicted}
+        return modality_table(
+            {name: self._kept(name, batch) for name in example.given},
+            {name: seen[name](raw) for name, raw in predicted.items()},
+            {name: self._kept(name, batch) for name in example.wanted},
+        )
 
-    def _seen(self, name: str, batch: dict[str, Any]) -> Any:
-        """What tokens keep of the raw data."""
-        data = self.model.read(batch, [name])[name]
-        return self.model.codec(name).decode(torch.from_numpy(data.ids), torch.from_numpy(data.length))
+    def _kept(self, name: str, batch: dict[str, Any]) -> Any:
+        """What tokens keep of the raw data, to be looked at."""
+        data, codec = self.model.read(batch, [name])[name], self.model.codec(name)
+        ids = torch.from_numpy(data.ids) if data.values is None else data.values
+        return codec.seen(codec.decode(ids, torch.from_numpy(data.length)))
 
     def _errors(self, batch: dict[str, Any], batch_idx: int, training: bool) -> dict[str, answers.Errors]:
         data = self.model.read(batch)

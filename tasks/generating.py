@@ -17,6 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 from mmmask.errors import UserError
 from mmmask.pretrained.model_files import Model
 from mmmask.report import Trace
+from mmmask.tokenizers.typed_files import picture_in
 from mmmask.tokens import BLANK
 from tasks.finished import model_of
 from tasks.pictures import grid
@@ -173,23 +174,12 @@ def _kept(tokenizer: Any, image: Path | None, mask: Path | None) -> Tensor:
     """Ids `(1, L)` of a picture, BLANK where the mask is white."""
     if image is None or mask is None:
         raise UserError("generate: image and mask go together: the picture, and which part of it is drawn anew.")
-    side, mode = tokenizer.image_size, "L" if tokenizer.channels == 1 else "RGB"
-    pixels, white = _pixels(image, mode, side), _pixels(mask, "L", side)
+    side = tokenizer.image_size
+    pixels, white = picture_in(image, tokenizer.channels, side), picture_in(mask, 1, side)
     ids = tokenizer.encode(pixels[None].to(next(tokenizer.parameters()).device)).cpu()
     patch = side // tokenizer.grid
     drawn = torch.nn.functional.max_pool2d(white[None], patch)[:, 0] > 0.5  # any white in a patch: all of it
     return torch.where(drawn, BLANK, ids).flatten(1)
-
-
-def _pixels(path: Path, mode: str, side: int) -> Tensor:
-    try:
-        with Image.open(path) as picture:
-            array = np.asarray(picture.convert(mode).resize((side, side)), dtype=np.float32) / 255
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except OSError as error:
-        raise UserError(f"{path} is no picture that can be read.") from error
-    return torch.from_numpy(array).reshape(side, side, -1).permute(2, 0, 1)
 
 
 def _images(tokenizer: Any, ids: Tensor, batch_size: int) -> Tensor:

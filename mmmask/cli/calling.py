@@ -38,8 +38,9 @@ def call(functions: Any, arguments: list[str], name: str, by_place: bool = True)
 
 
 def listed(arguments: list[str], option: str, comma: str | None) -> list[str]:
-    """`--option a b c` as `--option ["a","b","c"]`, which is how lists are parsed."""
+    """`--option a b c`, also in several parts, as `--option ["a","b","c"]`, which is how lists are parsed."""
     out: list[str] = []
+    found: list[str] | None = None
     rest = list(arguments)
     while rest:
         name, equals, value = rest[0].partition("=")
@@ -54,5 +55,5 @@ def listed(arguments: list[str], option: str, comma: str | None) -> list[str]:
             values = [part for value in values for part in value.strip("[]").split(comma) if part]
         if not values:
             raise UserError(f"{option} needs a value after it.")
-        out += [option, json.dumps(values)]
-    return out
+        found = [*(found or []), *values]
+    return out if found is None else [*out, option, json.dumps(found)]

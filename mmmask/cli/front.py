@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from mmmask.cli.calling import called
-from mmmask.cli.models import generate, search
+from mmmask.cli.models import generate, predict_modality, search
 from mmmask.cli.start import configs
 from mmmask.cli.training import check, rank, resume, runs, training
 from mmmask.errors import Stopped, UserError, nearest
@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "test": (training("test"), "measure a checkpoint on the test data"),
     "predict": (training("predict"), "run a checkpoint on data"),
     "generate": (generate, "draw images with a trained or imported model"),
+    "predict-modality": (predict_modality, "predict any modality from any others with an any-to-any model"),
     "evaluate": (
         called("evaluate", "mmmask.cli.models:evaluate", by_place=False),
         "score the images that a model draws: FID, precision, recall, class consistency",
@@ -123,6 +124,6 @@ def _run(arguments: list[str]) -> int:
 
 def _help() -> str:
     lines = ["usage: mmmask COMMAND [OPTIONS]", "", "commands:"]
-    lines += [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
+    lines += [f"  {name:<16} {text}" for name, (_, text) in VERBS.items()]
     lines += ["", "mmmask COMMAND --help explains one; --debug shows tracebacks; --version."]
     return "\n".join(lines)

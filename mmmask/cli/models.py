@@ -96,6 +96,16 @@ def generate(arguments: list[str]) -> int:
     return call(generate, ["--classes" if word == "--class" else word for word in arguments], "generate", False)
 
 
+def predict_modality(arguments: list[str]) -> int:
+    """`mmmask predict-modality --given NAME=VALUE ... --want NAMES`."""
+    from tasks.predicting import predict_modality
+
+    know_classes()
+    for option in ("--given", "--weights", "--mask"):
+        arguments = listed(arguments, option, None)
+    return call(predict_modality, arguments, "predict-modality", False)
+
+
 def search(arguments: list[str]) -> int:
     """`mmmask search --config ...`."""
     from mmmask import shipped

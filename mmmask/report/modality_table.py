@@ -43,8 +43,8 @@ def modality_table(
 
 
 def _thumbnail(picture: Tensor) -> Image.Image:
-    """A picture `(C, H, W)`, as large as a cell; what is transparent is white."""
-    pixels = picture.detach().float().cpu().clamp(0, 1)
+    """A picture `(C, H, W)`, as large as a cell; what is transparent is white, what is absent (NaN) light grey."""
+    pixels = picture.detach().float().cpu().nan_to_num(0.9).clamp(0, 1)
     if len(pixels) == 4:
         pixels = pixels[:3] * pixels[3:] + 1 - pixels[3:]
     pixels = F.interpolate(pixels.expand(3, -1, -1)[None], (CELL, CELL), mode="nearest")[0]

@@ -173,9 +173,9 @@ class AnyToAny(nn.Module):
         if isinstance(decoder, Autoregressive):
             codec = self.codec(name)
             assert isinstance(codec, SequenceCodec)
-            raw = [None] * len(conditions) if raw is None else raw
-            words = codec.encode(raw)
-            answer = decoder.sample(self.backbone, name, conditions, codec.gaps(raw), seeds)
+            words = codec.empty(len(conditions)) if raw is None else codec.encode(raw)
+            spans = torch.ones(len(conditions), dtype=torch.long) if raw is None else codec.gaps(raw)
+            answer = decoder.sample(self.backbone, name, conditions, spans, seeds)
             filled = codec.fill(words, *(part.cpu() for part in answer))
             return torch.from_numpy(filled.ids).to(self.device), torch.from_numpy(filled.length)
         ids = torch.full((len(conditions), modality.length), BLANK, device=self.device)
@@ -190,14 +190,24 @@ class AnyToAny(nn.Module):
         return TokenSet(number, position, ids.to(self.device), None, position < length.to(self.device)[:, None])
 
 
-def decoder_for(modality: Modality) -> Decoder:
-    """How a modality is decoded if nothing else is said."""
+def decoder_for(
+    modality: Modality,
+    steps: int | None = None,
+    temperature: float | None = None,
+    guidance: float | None = None,
+    top_p: float = 0.9,
+) -> Decoder:
+    """How a modality is decoded if nothing else is said: words one by one, a grid from few tokens to many, what has
+    one token alone by its likeliest word."""
+    lean = 1.0 if guidance is None else guidance
     if modality.kind == "sequence":
-        return Autoregressive(temperature=0.7, top_p=0.9)
+        return Autoregressive(0.7 if temperature is None else temperature, guidance or 0.0, top_p=top_p)
     if modality.length == 1:
-        return Sampler(FourMSchedule(1, 1, temperature=0.0))
-    steps = min(STEPS, modality.length)
-    return Sampler(FourMSchedule(modality.length, steps, "cosine", guidance=1.0), top_p=0.9, tempered=True)
+        return Sampler(FourMSchedule(1, 1, temperature=temperature or 0.0, guidance=guidance or 0.0), top_p=top_p)
+    steps = min(STEPS, modality.length) if steps is None else steps
+    warm = 1.0 if temperature is None else temperature
+    schedule = FourMSchedule(modality.length, steps, "cosine", warm, guidance=lean)
+    return Sampler(schedule, top_p=top_p, tempered=True)
 
 
 def tokens_of_data(number: int, data: Data, values: Tensor | None = None) -> TokenSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.typed_files import picture_in
 from mmmask.tokens import Data
 
 Trait = Literal["alpha", "ink", "edges"]
@@ -51,6 +53,9 @@ class Bitmap(Codec):
         blocks = self.bits(raw).view(-1, self.grid, self.cell, self.grid, self.cell).transpose(2, 3).flatten(3)
         ids = (blocks.long() << torch.arange(self.cell**2, device=raw.device)).sum(-1).flatten(1)
         return Data(ids.cpu().numpy(), np.full(len(raw), self.grid**2, dtype=np.int64))
+
+    def typed(self, text: str) -> Tensor:
+        return picture_in(Path(text), 4 if self.of == "alpha" else 3)[None]
 
     def bits(self, raw: Tensor) -> Tensor:
         """The bitmaps `(B, size, size)` themselves."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
+from mmmask.tokenizers.typed_files import json_in
 from mmmask.tokens import Data
 
 NONE, GAP = -1, -2  # classes of rows without a box, and of rows that stand for any number of boxes to be found
@@ -45,6 +47,16 @@ class Boxes(SequenceCodec):
             raise UserError(f"Boxes: arrays have the shape {tuple(raw.shape)}, not (B, K, 5).")
         samples = [[row for row in sample if row[0] != NONE][: self.most] for sample in raw.tolist()]
         return self._data_of_chunks([[self._words(*map(int, row)) for row in sample] for sample in samples])
+
+    def typed(self, text: str) -> Tensor:
+        return torch.tensor(json_in(Path(text)))[None]
+
+    def seen(self, raw: Tensor) -> list[str]:
+        return ["; ".join(self._told(row) for row in sample if row[0] >= 0) for sample in raw.tolist()]
+
+    def _told(self, row: list[int]) -> str:
+        kind, *corners = row
+        return f"{self.names[kind]} {' '.join(map(str, corners))}"
 
     def _words(self, kind: int, *corners: int) -> list[int] | None:
         if kind == GAP:

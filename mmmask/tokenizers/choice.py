@@ -54,6 +54,9 @@ class Choice(Codec):
             raise UserError(f"Choice: '{name}' is none of {some}.{nearest(name, self.names)}")
         return self._numbers[name]
 
+    def typed(self, text: str) -> list[str]:
+        return [text]
+
     def decode(self, ids: Tensor, length: Tensor) -> list[str]:
         """Names, empty where there is none."""
         chosen = torch.where(length > 0, ids[:, 0], -1).tolist()

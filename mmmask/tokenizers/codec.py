@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokens import Data
 
@@ -34,6 +35,10 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, ids: Tensor, length: Tensor) -> Any:
         """What ids `(B, L)` stand for, of which the first `length` `(B,)` are meant: as a batch holds it."""
+
+    def typed(self, text: str) -> Any:
+        """A batch of one, of what a person types: the data itself, or the path of a file that holds it."""
+        raise UserError(f"{type(self).__name__}: its data cannot be typed, nor read from a file; use Python.")
 
     def seen(self, raw: Any) -> Tensor | Sequence[str]:
         """What a person is shown of raw data: pictures `(B, C, H, W)` in 0..1, or texts."""

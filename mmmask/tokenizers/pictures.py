@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from mmmask.modalities import Modality
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer
 from mmmask.tokenizers.trained_codec import TrainedCodec, length_of, present, without
+from mmmask.tokenizers.typed_files import picture_in
 from mmmask.tokens import Data
 
 MEAN, SPREAD = 0.5, 0.25  # of pixels in 0..1, near enough for any set
@@ -23,6 +26,10 @@ class Pictures(TrainedCodec):
 
     def __init__(self, tokenizer: ImageTokenizer, source: str | None = None) -> None:
         super().__init__(tokenizer, (tokenizer.grid, tokenizer.grid), source)
+        self.image_size, self.channels = tokenizer.image_size, tokenizer.channels
+
+    def typed(self, text: str) -> Tensor:
+        return picture_in(Path(text), self.channels, self.image_size)[None]
 
 
 class Patches(Codec):
@@ -43,6 +50,9 @@ class Patches(Codec):
 
     def modality(self, name: str) -> Modality:
         return Modality(name, self.side**2, channels=self.patch**2 * self.channels)
+
+    def typed(self, text: str) -> Tensor:
+        return picture_in(Path(text), self.channels, self.image_size)[None]
 
     def encode(self, raw: Tensor) -> Data:
         expected = (self.channels, self.image_size, self.image_size)

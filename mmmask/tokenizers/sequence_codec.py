@@ -36,6 +36,10 @@ class SequenceCodec(Codec):
         count = (here & (data.ids >= first) & (data.ids < last)).sum(1)
         return torch.from_numpy(np.where(data.length, count, 1))
 
+    def empty(self, count: int) -> Data:
+        """So many samples of which nothing is known."""
+        return self._data([[]] * count)
+
     def fill(self, known: Data, answers: Tensor, lengths: Tensor) -> Data:
         """The sequences without gaps: each gap gives way to the words after its sentinel in the answer `(B, A)`, as
         `Autoregressive` gives it with its length `(B,)`. What was known stays, so answers that are too long are cut; a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
+from mmmask.tokenizers.typed_files import json_in
 from mmmask.tokens import Data
 
 Point = tuple[float, float]
@@ -80,6 +82,12 @@ class Strokes(SequenceCodec):
                 pixels = [(b + 0.5) * self.size / self.bins - 0.5 for b in (word - self._x, following - self._y)]
                 strokes[-1].append(pixels)
         return [stroke for stroke in strokes if stroke]
+
+    def typed(self, text: str) -> list[list[Stroke]]:
+        return [json_in(Path(text))]
+
+    def seen(self, raw: Sequence[Sequence[Stroke]]) -> Tensor:
+        return self.picture(raw, self.size)
 
     def picture(self, drawings: Sequence[Sequence[Stroke]], size: int) -> Tensor:
         """Drawn in black on white: `(B, 1, size, size)` in 0..1."""

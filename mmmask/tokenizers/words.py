@@ -68,6 +68,9 @@ class Words(SequenceCodec):
         rows = [[word for word in row if word != PAD and not self._is_gap(word)] for row in rows]
         return [self._words.decode(row, skip_special_tokens=True).strip() for row in rows]
 
+    def typed(self, text: str) -> list[str]:
+        return [text]
+
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """With the words themselves in the place of their file."""
         return {**spec, "init_args": {**spec["init_args"], "vocabulary": self.vocabulary}}

@@ -1,0 +1,125 @@
+"""`mmmask predict-modality`: modalities that a trained any-to-any model predicts from others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+from mmmask.errors import UserError, nearest
+from mmmask.files import written_whole
+from mmmask.report.modality_table import modality_table
+from mmmask.synthesis import AnyToAny
+from mmmask.synthesis.any_to_any import decoder_for
+from mmmask.tokenizers.typed_files import picture_in
+from tasks.finished import model_of
+from tasks.generating import check_seed, chosen_device
+
+
+def predict_modality(
+    checkpoint: Path,
+    want: str,
+    given: Sequence[str] = (),
+    out: Path = Path("predicted"),
+    weights: Sequence[str] = (),
+    mask: Sequence[str] = (),
+    n: int = 1,
+    steps: int | None = None,
+    temperature: float | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Predict modalities from others: pictures into the folder, texts onto the screen, and a table of all.
+
+    Args:
+        checkpoint: run folder of a cross-modal training, or a model that was exported.
+        want: modalities, separated by commas, decoded in this order; each is known to those that follow.
+        given: NAME=VALUE of each modality that is known: a text, a name, or the path of a picture or JSON file. Gaps of
+            a text, written ___, are filled if it is wanted too.
+        out: folder to write into.
+        weights: NAME=NUMBER of given modalities that pull (below 0: push away); the others are known, and do not.
+        mask: NAME=PICTURE whose white parts are to be drawn anew, of a given picture that is wanted too.
+        n: answers.
+        steps: of decoding a picture.
+        temperature: how freely words are drawn, 0 for the likeliest.
+        guidance: how far to lean towards what is given.
+        seed: of the first answer; each further one has the next.
+        device: cpu, cuda, ...; auto takes a GPU if there is one.
+    """
+    if n < 1:
+        raise UserError(f"predict-modality: n must be 1 or more; it is {n}.")
+    check_seed(seed)
+    found = model_of(checkpoint).part("any_to_any", checkpoint)
+    assert isinstance(found, AnyToAny)
+    model = found.to(chosen_device(device))
+    targets = [name.strip() for name in want.split(",") if name.strip()]
+    for name in targets:
+        modality = model.catalogue[name]
+        if (steps, temperature, guidance) != (None, None, None):
+            model.decoders[name] = decoder_for(modality, steps, temperature, guidance)
+    known = {name: _repeated(model.codec(name).typed(value), n) for name, value in _pairs("given", given, model)}
+    visible = {name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, model)}
+    pulls = {name: _number(name, value) for name, value in _pairs("weights", weights, model)} or None
+    answers = model.predict(known, targets, range(seed, seed + n), pulls, visible)
+    out.mkdir(parents=True, exist_ok=True)
+    columns = {name: model.codec(name).seen(raw) for name, raw in answers.items()}
+    for name, column in columns.items():
+        _tell(name, column, out, seed)
+    shown = {name: model.codec(name).seen(raw) for name, raw in known.items()}
+    save_image(modality_table(shown, columns), out / "table.png")
+    print(out / "table.png")
+
+
+def _pairs(option: str, words: Sequence[str], model: AnyToAny) -> list[tuple[str, str]]:
+    """Of NAME=VALUE."""
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"--{option} {word}: give NAME=VALUE, e.g. {model.catalogue.names[0]}=...")
+        if name not in model.catalogue.names:
+            names = model.catalogue.names
+            raise UserError(
+                f"--{option}: there is no modality '{name}', only {', '.join(names)}.{nearest(name, names)}"
+            )
+        found.append((name, value))
+    return found
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UserError(f"--weights {name}={value}: the weight must be a number.") from error
+
+
+def _repeated(raw: Any, n: int) -> Any:
+    """A batch of one as one of n."""
+    return raw.expand(n, *raw.shape[1:]) if isinstance(raw, Tensor) else [raw[0]] * n
+
+
+def _visible(model: AnyToAny, name: str, mask: Path) -> Tensor:
+    """Which tokens `(1, L)` of a grid are black in the mask, altogether."""
+    side = round(model.catalogue[name].length ** 0.5)
+    if model.catalogue[name].kind != "grid":
+        raise UserError(f"--mask: {name} is no picture.")
+    white = picture_in(mask, 1, 8 * side)
+    return torch.nn.functional.max_pool2d(white[None], 8).flatten(1) < 0.5
+
+
+def _tell(name: str, column: Tensor | Sequence[str], out: Path, seed: int) -> None:
+    """Pictures as files, texts as lines of one."""
+    if isinstance(column, Tensor):
+        for number, picture in enumerate(column):
+            save_image(picture, path := out / f"{name.replace('/', '-')}-{seed + number}.png")
+            print(path)
+        return
+    for text in column:
+        print(f"{name}: {text}")
+    with written_whole(out / f"{name.replace('/', '-')}.txt") as stream:
+        stream.write("".join(f"{text}\n" for text in column).encode())
