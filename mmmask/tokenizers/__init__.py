@@ -3,6 +3,7 @@
 from mmmask.tokenizers.adversary import Adversary
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.contents import ClassMap, Content, Features, Intensity, Normals
+from mmmask.tokenizers.diffusion_decoder import DiffusionTokenizer
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.pictures import Patches, Pictures
@@ -27,6 +28,7 @@ __all__ = [
     "Codec",
     "Content",
     "CosineQuantizer",
+    "DiffusionTokenizer",
     "EuclideanQuantizer",
     "Features",
     "FiniteScalarQuantizer",
