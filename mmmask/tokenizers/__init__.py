@@ -6,6 +6,7 @@ from mmmask.tokenizers.boxes import Boxes
 from mmmask.tokenizers.choice import Choice
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.contents import ClassMap, Content, Features, Intensity, Normals
+from mmmask.tokenizers.diffusion_decoder import DiffusionTokenizer
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.learning_words import learn_words
 from mmmask.tokenizers.perceptual import Perceptual
@@ -37,6 +38,7 @@ __all__ = [
     "Codec",
     "Content",
     "CosineQuantizer",
+    "DiffusionTokenizer",
     "EuclideanQuantizer",
     "Features",
     "FiniteScalarQuantizer",

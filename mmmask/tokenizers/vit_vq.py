@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmmask.errors import UserError
 from mmmask.tokenizers.contents import Content
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
-from mmmask.tokenizers.quantizers import Quantizer
+from mmmask.tokenizers.quantizers import Quantized, Quantizer
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.transformer import Block
 
@@ -146,9 +146,8 @@ class ViTTokenizer(ImageTokenizer):
         return self.decoder.head[-1].get_parameter("weight")
 
     def forward(self, images: Tensor) -> Reconstruction:
-        z = self._features(images)
-        z_q, ids, loss = self.quantizer(self.spread(z.flatten(0, 2)).view_as(z).flatten(1, 2))
-        return Reconstruction(self._images(z_q.view_as(z)), ids.view(z.shape[:-1]), loss)
+        z_q, ids, loss = self._quantized(images)
+        return Reconstruction(self._images(z_q), ids, loss)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -161,6 +160,12 @@ class ViTTokenizer(ImageTokenizer):
     def decode(self, ids: Tensor) -> Tensor:
         self.check_ids(ids)
         return self.content.finish(self._images(self.quantizer.codes(ids)))
+
+    def _quantized(self, images: Tensor) -> Quantized:
+        """Codes `(B, h, w, code dim)`, ids `(B, h, w)` and the quantizer's loss."""
+        z = self._features(images)
+        z_q, ids, loss = self.quantizer(self.spread(z.flatten(0, 2)).view_as(z).flatten(1, 2))
+        return Quantized(z_q.view_as(z), ids.view(z.shape[:-1]), loss)
 
     def _features(self, images: Tensor) -> Tensor:
         planes = self.content.planes(images, self.channels)
