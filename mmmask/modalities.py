@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmmask.errors import UserError
+from mmmask.errors import UserError, nearest
 
 Kind = Literal["grid", "sequence", "set", "vector"]
 
@@ -49,7 +49,9 @@ class Catalogue:
 
     def number(self, name: str) -> int:
         if name not in self.names:
-            raise UserError(f"there is no modality '{name}' here, only {', '.join(self.names)}.")
+            raise UserError(
+                f"there is no modality '{name}' here, only {', '.join(self.names)}.{nearest(name, self.names)}"
+            )
         return self.names.index(name)
 
     def __getitem__(self, name: str) -> Modality:

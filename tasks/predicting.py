@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from mmmask.errors import UserError, nearest
+from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
@@ -82,11 +82,7 @@ def _pairs(option: str, words: Sequence[str], model: AnyToAny) -> list[tuple[str
         name, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"--{option} {word}: give NAME=VALUE, e.g. {model.catalogue.names[0]}=...")
-        if name not in model.catalogue.names:
-            names = model.catalogue.names
-            raise UserError(
-                f"--{option}: there is no modality '{name}', only {', '.join(names)}.{nearest(name, names)}"
-            )
+        model.catalogue.number(name)  # refuses one it does not have
         found.append((name, value))
     return found
 

@@ -1,9 +1,12 @@
 """A small any-to-any model with random weights: pictures in, words and names out, or the reverse."""
 
 import json
+from dataclasses import asdict
 
 import torch
 
+from mmmask.modalities import Modality
+from mmmask.pretrained.model_files import Model, build, write
 from mmmask.synthesis import AnyToAny
 from mmmask.tokenizers import Bitmap, Choice, Patches, Words, learn_words
 from mmmask.transformer import FourM
@@ -13,13 +16,17 @@ NAMES = ["circle", "square", "ring"]
 WORDS = json.loads(learn_words(TEXTS, 100, sentinels=8).to_str())
 
 
+KINDS = {"pixels": Patches, "ink": Bitmap, "caption": Words, "kind": Choice}
+SETTINGS = [
+    {"image_size": 8, "channels": 1, "patch": 4, "source": "image"},
+    {"size": 8, "cell": 2, "of": "ink", "source": "image"},
+    {"vocabulary": WORDS, "length": 8},
+    {"names": NAMES},
+]
+
+
 def codecs():
-    return {
-        "pixels": Patches(8, 1, 4, source="image"),
-        "ink": Bitmap(8, 2, "ink", source="image"),
-        "caption": Words(WORDS, 8),
-        "kind": Choice(NAMES),
-    }
+    return {name: kind(**settings) for (name, kind), settings in zip(KINDS.items(), SETTINGS, strict=True)}
 
 
 def pictures(count=3, seed=0):
@@ -33,3 +40,22 @@ def small_any_to_any(std=0.3, **settings):
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=std)
     return AnyToAny(backbone, made, **settings).eval()
+
+
+def write_small_any_to_any(path):
+    """A file of such a model, as an export writes it."""
+
+    def spec(room, kind, settings):
+        return {"class_path": f"mmmask.{room}.{kind.__name__}", "init_args": settings}
+
+    made = codecs()
+    modalities = [spec("modalities", Modality, asdict(codec.modality(name))) for name, codec in made.items()]
+    sizes = {"modalities": modalities, "dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
+    parts = zip(made, KINDS.values(), SETTINGS, strict=True)
+    settings = {
+        "backbone": spec("transformer", FourM, sizes),
+        "codecs": {name: spec("tokenizers", kind, own) for name, kind, own in parts},
+    }
+    whole = spec("synthesis", AnyToAny, settings)
+    write(path, Model({"any_to_any": build(whole)}, {"any_to_any": whole}), "")
+    return path

@@ -1,14 +1,17 @@
 """Any-to-any training learns what its modalities tell of each other, whatever is absent and however many ranks."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
+from PIL import Image
 from processes import together
 from quiet import QUIET
-from small_any_to_any import NAMES, WORDS, codecs
+from small_any_to_any import NAMES, WORDS, codecs, write_small_any_to_any
 from torch.utils.data import DataLoader
 
 from mmmask.cli import main
@@ -201,6 +204,48 @@ def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
     (tmp_path / "words.json").unlink()
     theirs = read(tmp_path / "model").parts["any_to_any"].predict(given, ["ink"])["ink"]
     assert torch.equal(mine, theirs)
+
+
+def predict(run, out, *options):
+    return main(["predict-modality", "--checkpoint", str(run), "--out", str(out), *map(str, options)])
+
+
+def test_the_command_predicts_pictures_and_texts_and_shows_all(run, tmp_path, capsys):
+    picture, mask, out = tmp_path / "p.png", tmp_path / "m.png", tmp_path / "out"
+    Image.fromarray(np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))).save(picture)
+    Image.fromarray(np.repeat(np.array([0] * 8 + [255] * 8, dtype=np.uint8)[:, None], 16, 1)).save(mask)
+    given = ["--given", f"ink={picture}", "--given", "kind=ring", "caption=a ___"]
+    assert predict(run, out, *given, "--want", "ink,caption", "--mask", f"ink={mask}", "--n", 2, "--seed", 4) == 0
+    told = capsys.readouterr().out
+    assert told.count("caption: a ") == 2
+    assert (out / "caption.txt").read_text().startswith("a ")
+    drawn = [np.asarray(Image.open(out / f"ink-{seed}.png").convert("L")) for seed in (4, 5)]
+    assert all((ink[:4, :4] == drawn[0][0, 0]).all() for ink in drawn)  # what is black in the mask stays
+    assert all((ink[:4, 4:] == 255 - drawn[0][0, 0]).all() for ink in drawn)
+    assert Image.open(out / "table.png").width > 600
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--want", "depth"], "there is no modality 'depth' here, only pixels, ink, caption, kind"),
+        (["--want", "ink", "--given", "captoin=a"], "there is no modality 'captoin'.*Did you mean 'caption'"),
+        (["--want", "ink", "--given", "caption"], "--given caption: give NAME=VALUE"),
+        (["--want", "ink", "--given", "pixels=none.png"], "none.png does not exist"),
+        (["--want", "ink", "--given", "kind=oval"], "'oval' is none of circle, square, ring"),
+        (["--want", "ink", "--given", "kind=ring", "--weights", "kind=much"], "the weight must be a number"),
+        (["--want", "ink", "--n", "0"], "n must be 1 or more"),
+    ],
+)
+def test_mistakes_of_the_command_are_a_sentence(exported, tmp_path, capsys, options, words):
+    assert predict(exported, tmp_path / "out", *options) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return write_small_any_to_any(tmp_path_factory.mktemp("exported") / "model")
 
 
 def test_what_does_not_fit_is_told():
