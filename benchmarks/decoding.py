@@ -122,9 +122,12 @@ def main():
         default="bf16-mixed",
         help="of the generator while a policy learns: 32 where the processor does not multiply bfloat16",
     )
+    parser.add_argument(
+        "--images", type=int, default=512, help="that a policy draws in a step to learn by what they are worth"
+    )
     parser.add_argument("--out", type=Path, help="folder of models and notes (default: runs/benchmark_...)")
     arguments = parser.parse_args()
-    pictures = replace(SETS[arguments.data], precision=arguments.precision)
+    pictures = replace(SETS[arguments.data], precision=arguments.precision, images=arguments.images)
     out = (arguments.out or pictures.out).absolute()
     (train, labels), (test, test_labels) = pictures.pictures("train"), pictures.pictures("test")
     look = judge(out / "judge.safetensors", train, labels, pictures.judge_epochs)

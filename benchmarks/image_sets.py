@@ -36,6 +36,7 @@ class ImageSet:
     judge_epochs: int
     out: Path
     precision: str = "bf16-mixed"  # of the generator while a policy learns
+    images: int = 512  # that such a policy draws in a step, if it is no adversary that judges them
 
     @property
     def train(self):
@@ -101,7 +102,14 @@ class ImageSet:
         else:
             given = eyes if reward == "FrechetReward" else {"judge": eyes["judge"]}
             spec = {"class_path": reward, "init_args": {name: str(path) for name, path in given.items()}}
-            options += ["--model.reward", json.dumps(spec), "--model.images", 512, "--model.draw_at_once", 512]
+            options += [
+                "--model.reward",
+                json.dumps(spec),
+                "--model.images",
+                self.images,
+                "--model.draw_at_once",
+                self.images,
+            ]
         folder = run / "decoding" / f"policy-{reward}"
         return folder, self.fit(self.policy, folder, seed, *map(str, options))
 
