@@ -110,6 +110,7 @@ class FourM(MaskedTransformer):
         qk_norm: bool = False,
         registers: int = 0,
     ) -> None:
+        modalities = [m if isinstance(m, Modality) else Modality(**m) for m in modalities]  # from a file they are dicts
         style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
         super().__init__(
             PlacedEmbedding(modalities, dim),
