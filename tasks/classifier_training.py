@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -11,9 +12,10 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mmmask.errors import UserError
-from mmmask.metrics import Classifier
+from mmmask.metrics import EncoderClassifier, ImageClassifier
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from tasks.batches import entry, pictures
+from tasks.beginning import begin_from
 from tasks.optimizing import adamw
 
 UNLABELLED = -1  # as the data readers mark a sample without a label
@@ -34,11 +36,12 @@ class ClassifierTraining(LightningModule):
         betas: AdamW's averaging.
         weight_decay: on matrices; biases and norms do not decay.
         warmup_steps: linear growth of the learning rate.
+        init_from: run folder, or exported model, with whose encoder an `EncoderClassifier` begins.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: ImageClassifier,
         image: str = "image",
         label: str = "label",
         label_smoothing: float = 0.05,
@@ -46,6 +49,7 @@ class ClassifierTraining(LightningModule):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
+        init_from: Path | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -54,6 +58,12 @@ class ClassifierTraining(LightningModule):
             )
         if classifier.classes < 2:
             raise UserError(f"ClassifierTraining: the classifier knows {classifier.classes} class; it needs 2 or more.")
+        if init_from is not None and not isinstance(classifier, EncoderClassifier):
+            raise UserError(
+                f"ClassifierTraining: a {type(classifier).__name__} has no backbone to begin with init_from; set "
+                "classifier to an EncoderClassifier."
+            )
+        self.init_from = init_from
         self.classifier, self.image, self.label = classifier, image, label
         self.label_smoothing, self.lr, self.betas = label_smoothing, lr, betas
         self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
@@ -61,6 +71,15 @@ class ClassifierTraining(LightningModule):
         self.val_accuracy, self.test_accuracy = (
             MulticlassAccuracy(classifier.classes, average="micro", ignore_index=UNLABELLED) for _ in range(2)
         )
+
+    @property
+    def uses_all_weights(self) -> bool:
+        """Whether each step has gradients for all: DDP must know. A backbone's decoder has none here."""
+        return not isinstance(self.classifier, EncoderClassifier)
+
+    def setup(self, stage: str) -> None:
+        if isinstance(self.classifier, EncoderClassifier):
+            begin_from(self, self.classifier.backbone, self.init_from, stage)
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.classifier, self.lr, self.betas, self.weight_decay, self.warmup_steps)

@@ -107,6 +107,8 @@ class CommandLine(LightningCLI):
             if "Errors:" not in str(error):
                 raise
             raise UserError(sentence(str(error), ())) from error
+        if self._resumed and getattr(self.model, "init_from", None) is not None:
+            self.model.init_from = None  # its beginning is long over
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb; how it ended is told in a sentence, with the way on."""

@@ -21,6 +21,7 @@ from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Memory, Split, TokenSet
 from mmmask.transformer import MaskedTransformer
 from tasks.batches import entry, pictures
+from tasks.beginning import begin_from
 from tasks.finished import fingerprint, same_tokenizer, tokenizer_of
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import grid, show
@@ -53,6 +54,7 @@ class ImageSynthesis(LightningModule):
         weight_decay: on matrices; biases and norms do not decay.
         warmup_steps: linear growth of the learning rate.
         decay: what follows: constant, or cosine to zero.
+        init_from: run folder, or exported model, with whose backbone this one begins, as far as they are alike.
     """
 
     tokenizer: ImageTokenizer | None
@@ -75,6 +77,7 @@ class ImageSynthesis(LightningModule):
         weight_decay: float = 0.03,
         warmup_steps: int = 5000,
         decay: Decay = "constant",
+        init_from: Path | None = None,
     ) -> None:
         super().__init__()
         for name, share in (("unconditional", unconditional), ("reuse", reuse), ("label_smoothing", label_smoothing)):
@@ -85,7 +88,7 @@ class ImageSynthesis(LightningModule):
         self.masks, self.sampler = masks or RatioMask(), sampler or Sampler()
         self.unconditional, self.reuse, self.label_smoothing = unconditional, reuse, label_smoothing
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
-        self.warmup_steps, self.decay = warmup_steps, decay
+        self.warmup_steps, self.decay, self.init_from = warmup_steps, decay, init_from
         # Not a child: it is not trained, so checkpoints need not hold it.
         self.__dict__["tokenizer"] = tokenizer_of(tokenizer, self.generator)[0] if tokenizer else None
         self.__dict__["text_encoder"] = text_encoder
@@ -101,6 +104,9 @@ class ImageSynthesis(LightningModule):
     def tokens_per_sample(self) -> int:
         """For the speed in tokens."""
         return self.generator.modality.length
+
+    def setup(self, stage: str) -> None:
+        begin_from(self, self.generator.backbone, self.init_from, stage)
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.generator, self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.tokens import vectors_of
+from mmmask.transformer import MaskedTransformer
 
 
 class Look(NamedTuple):
@@ -28,7 +31,44 @@ class Extractor(nn.Module, ABC):
     def forward(self, images: Tensor) -> Look: ...
 
 
-class Classifier(Extractor):
+class ImageClassifier(Extractor, ABC):
+    """An extractor that is trained here, for images of so many `channels` in so many `classes`."""
+
+    classes: int
+    channels: int
+
+
+class EncoderClassifier(ImageClassifier):
+    """The encoder of a masked transformer that looks at patches, as 4M's does: its features are the mean of its memory.
+
+    Args:
+        backbone: with a grid of patches among its modalities; its decoder is not used and may have no blocks.
+        classes: how many there are.
+        image: the modality of the patches.
+        channels: of images.
+    """
+
+    def __init__(self, backbone: MaskedTransformer, classes: int, image: str = "rgb@224", channels: int = 3) -> None:
+        super().__init__()
+        modality = backbone.embedding.catalogue[image]
+        self.grid, self.patch = math.isqrt(modality.length), math.isqrt((modality.channels or 0) // channels)
+        if not self.patch or self.patch**2 * channels != modality.channels or self.grid**2 != modality.length:
+            raise UserError(f"EncoderClassifier: {image} is no square grid of square patches of {channels} channels.")
+        self.backbone, self.classes, self.channels, self.dim = backbone, classes, channels, backbone.encoder.dim
+        self.number = backbone.embedding.catalogue.number(image)
+        self.head = nn.Linear(self.dim, classes)
+
+    def forward(self, images: Tensor) -> Look:
+        side = self.grid * self.patch
+        if images.shape[-2:] != (side, side):
+            raise UserError(f"EncoderClassifier: images are {tuple(images.shape[-2:])}, the backbone is for {side}.")
+        patches = (2 * images - 1).unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # (B, C, h, p, w, q)
+        patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # row, column, channel
+        features = self.backbone.encode(vectors_of(patches, self.number)).features.mean(1)
+        return Look(features, self.head(features))
+
+
+class Classifier(ImageClassifier):
     """A small convolutional classifier, to judge small images: its features are the pooled last layer."""
 
     def __init__(self, classes: int, channels: int = 1, dim: int = 128) -> None:

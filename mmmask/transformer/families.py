@@ -111,6 +111,7 @@ class FourM(MaskedTransformer):
         registers: int = 0,
         word_std: float = 0.02,
     ) -> None:
+        modalities = [m if isinstance(m, Modality) else Modality(**m) for m in modalities]  # from a file they are dicts
         style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
         super().__init__(
             PlacedEmbedding(modalities, dim, word_std),

@@ -51,7 +51,9 @@ class PlacedEmbedding(Vocabularies):
 
     def forward(self, known: TokenSet) -> Tensor:
         """Features `(B, N, dim)` of known tokens."""
-        return self.with_values(self.words(self.row(known)), known) + self.places(known)
+        places = self.places(known)
+        words = self.words(self.row(known)) if self.words.num_embeddings else torch.zeros_like(places)
+        return self.with_values(words, known) + places
 
     def asked(self, asked: TokenSet) -> Tensor:
         """Features `(B, N, dim)` of asked tokens: BLANK ones, or in a causal sequence the word before."""

@@ -1,0 +1,127 @@
+"""`init_from`: one key lets a task begin with any trained backbone; all tasks have the one class of backbone."""
+
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmmask.cli import main
+from mmmask.metrics import EncoderClassifier
+from mmmask.modalities import Modality
+from mmmask.pretrained.model_files import Model, build, write
+from mmmask.synthesis import ImageGenerator
+from mmmask.synthesis.target import Target
+from mmmask.transformer import ENAT, AutoNAT, FourM, MaskedTransformer
+from tasks.finished import model_of
+from tasks.image_synthesis import ImageSynthesis
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"dim": 16, "encoder_depth": 2, "heads": 2}
+RGB = {"name": "rgb@224", "length": 16, "channels": 48}
+READERS = {
+    "image": {"class_path": "Image", "init_args": {"field": "jpg", "size": 16, "channels": 3}},
+    "label": {"class_path": "Label"},
+}
+
+
+def spec(*modalities, **changes):
+    own = [{"class_path": "mmmask.modalities.Modality", "init_args": m} for m in modalities]
+    return {"class_path": "mmmask.transformer.FourM", "init_args": {"modalities": own, **SIZES, **changes}}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """An exported any-to-any model."""
+    torch.manual_seed(3)
+    made = spec(RGB, {"name": "depth", "length": 16, "vocab_size": 24}, decoder_depth=1)
+    write(tmp_path / "any", Model({"backbone": build(made)}, {"backbone": made}), "")
+    return tmp_path / "any"
+
+
+def fit(tmp_path, make_shards, task, *options):
+    config = {
+        "trainer": {"accelerator": "cpu", "max_steps": 2, "default_root_dir": str(tmp_path / "runs")},
+        "model": task,
+        "data": {
+            "class_path": "ShardData",
+            "init_args": {"train": make_shards([8]), "batch_size": 4, "modalities": READERS},
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return main(["fit", "--config", str(tmp_path / "config.json"), *options])
+
+
+def classifier(**settings):
+    backbone = spec(RGB, decoder_depth=0)
+    made = {"class_path": "mmmask.metrics.EncoderClassifier", "init_args": {"backbone": backbone, "classes": 3}}
+    return {"class_path": "ClassifierTraining", "init_args": {"classifier": made, "lr": 1e-9, **settings}}
+
+
+def test_a_classifier_begins_with_an_encoder_by_one_key(trained, tmp_path, make_shards, capsys):
+    assert fit(tmp_path, make_shards, classifier(), "--model.init_from", str(trained)) == 0
+    told = (tmp_path / "runs/run-1/init_from.txt").read_text()
+    assert "loaded   encoder.blocks.1.attention.qkv.weight" in told
+    assert "unused   embedding.depth.words" in told
+    assert "weights, 0 are fresh" in capsys.readouterr().out
+    theirs = load_file(trained / "model.safetensors")
+    ours = model_of(tmp_path / "runs/run-1").parts["classifier"].backbone.state_dict()
+    name = "encoder.blocks.1.mlp.up.weight"
+    assert torch.allclose(ours[name], theirs[f"backbone.{name}"], atol=1e-6)
+    # What was begun so can be resumed, and begin another, when the source is gone.
+    trained.rename(tmp_path / "gone")
+    last = tmp_path / "runs/run-1/checkpoints/last.ckpt"
+    assert fit(tmp_path, make_shards, classifier(init_from=str(trained)), "--ckpt_path", str(last)) == 0
+    assert fit(tmp_path, make_shards, classifier(init_from=str(tmp_path / "runs/run-1"))) == 0
+
+
+def test_what_cannot_begin_is_told(trained, tmp_path, make_shards, capsys):
+    small = {"class_path": "mmmask.metrics.Classifier", "init_args": {"classes": 3, "channels": 3, "dim": 8}}
+    wrong = {"class_path": "ClassifierTraining", "init_args": {"classifier": small, "init_from": str(trained)}}
+    assert fit(tmp_path, make_shards, wrong) == 2
+    assert "a Classifier has no backbone to begin with" in capsys.readouterr().err
+    nat = {"vocab_size": 9, "tokens": 16, "classes": 3, "dim": 8, "depth": 1, "heads": 2}
+    synthesis = {"backbone": {"class_path": "mmmask.transformer.AutoNAT", "init_args": nat}, "init_from": str(trained)}
+    assert fit(tmp_path, make_shards, {"class_path": "ImageSynthesis", "init_args": synthesis}) == 2
+    assert "nothing of the model to begin with fits this backbone" in capsys.readouterr().err
+
+
+def test_image_synthesis_begins_with_the_words_it_has_in_common(trained, tmp_path):
+    target = AutoNAT(24, 16, 3, dim=16, depth=1, heads=2)
+    task = ImageSynthesis(target, init_from=trained)
+    task._trainer = SimpleNamespace(log_dir=None, default_root_dir=tmp_path, is_global_zero=True)
+    task.setup("test")
+    assert not (tmp_path / "init_from.txt").exists()
+    task.setup("fit")
+    assert "image begins as depth, the only one of its kind" in (tmp_path / "init_from.txt").read_text()
+    assert torch.equal(target.embedding.table("image"), model_of(trained).parts["backbone"].embedding.table("depth"))
+
+
+def test_all_tasks_have_the_one_backbone():
+    """Synthesis, any-to-any models and classification differ in what they do with it."""
+    fourm = FourM([Modality(**RGB), Modality("depth", 16, 24)], **SIZES, decoder_depth=1)
+    for backbone in (
+        ImageGenerator(ENAT(24, 16, 3, **SIZES, decoder_depth=1)).backbone,
+        ImageGenerator(AutoNAT(24, 16, 3, dim=16, depth=1, heads=2)).backbone,
+        Target(fourm, "depth").backbone,
+        EncoderClassifier(fourm, 3).backbone,
+    ):
+        assert isinstance(backbone, MaskedTransformer)
+        assert type(backbone).forward is MaskedTransformer.forward
+        assert type(backbone).encode is MaskedTransformer.encode
+        assert type(backbone).decode is MaskedTransformer.decode
+
+
+def test_nobody_else_defines_encode_and_decode_of_asked_tokens():
+    """No second backbone: of the library, one class alone encodes what is known and decodes what is asked."""
+    found = []
+    for path in (ROOT / "mmmask").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                arguments = {f.name: {a.arg for a in f.args.args} for f in node.body if isinstance(f, ast.FunctionDef)}
+                if "known" in arguments.get("encode", ()) and {"asked", "memory"} <= arguments.get("decode", set()):
+                    found.append(node.name)
+    assert found == ["MaskedTransformer"]
