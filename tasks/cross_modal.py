@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from mmmask.synthesis.any_to_any import Decoder
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.transformer import AmongTargets, MaskedTransformer
+from tasks.beginning import begin_from
 from tasks.finished import fingerprints, same_codecs
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
@@ -55,6 +57,7 @@ class CrossModal(LightningModule):
         weight_decay: on matrices; biases and norms do not decay.
         warmup_tokens: known and asked tokens in which the learning rate grows.
         decay: what follows: constant, or cosine to zero.
+        init_from: run folder, or exported model, with whose backbone this one begins; modalities that it lacks are new.
     """
 
     model: AnyToAny
@@ -73,6 +76,7 @@ class CrossModal(LightningModule):
         weight_decay: float = 0.05,
         warmup_tokens: float = 0.0,
         decay: Decay = "cosine",
+        init_from: Path | None = None,
     ) -> None:
         super().__init__()
         known = [codec.modality(name) for name, codec in modalities.items()]
@@ -85,7 +89,7 @@ class CrossModal(LightningModule):
             for name in (*example.given, *example.wanted):
                 self.model.catalogue.number(name)
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
-        self.warmup_tokens, self.decay = warmup_tokens, decay
+        self.warmup_tokens, self.decay, self.init_from = warmup_tokens, decay, init_from
         self.val_losses = {m.name: MeanMetric() for m in known if m.vocab_size}
         self.metrics = torch.nn.ModuleList(self.val_losses.values())  # so that they follow to devices and ranks
         self._shown: dict[str, Any] | None = None
@@ -96,6 +100,9 @@ class CrossModal(LightningModule):
         return self.masks.known[1] + self.masks.asked[1]
 
     uses_all_weights = False  # a modality that no sample of a batch asks for has no gradients
+
+    def setup(self, stage: str) -> None:
+        begin_from(self, self.backbone, self.init_from, stage)
 
     def configure_optimizers(self) -> Any:
         warmup = 0
@@ -125,8 +132,7 @@ class CrossModal(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         found = self._errors(batch, batch_idx, training=False)
         for name, part in found.items():
-            if part.number:
-                self.val_losses[name].update(part.total / part.number, part.number)
+            self.val_losses[name].update(part.total / max(1, part.number), part.number)
         if self._shown is None:
             self._shown = {name: value[:SHOWN] for name, value in batch.items() if name not in ("key", "present")}
             self._shown["present"] = {name: part[:SHOWN] for name, part in batch.get("present", {}).items()}

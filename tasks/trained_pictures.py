@@ -19,7 +19,7 @@ class TrainedPictures(Pictures):
     """
 
     def __init__(self, run: Path, source: str | None = None) -> None:
-        model = model_of(run)
+        model = model_of(Path(run))  # in a configuration it is a string
         super().__init__(model.part("tokenizer", run), source)
         self.spec = model.specs["tokenizer"]
 

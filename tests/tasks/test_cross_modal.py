@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from PIL import Image
 from processes import together
 from quiet import QUIET
 from small_any_to_any import NAMES, WORDS, codecs, write_small_any_to_any
+from small_generators import tokenizer_of
 from torch.utils.data import DataLoader
 
 from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.masking import Component, DirichletMask
-from mmmask.pretrained.model_files import read
+from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import Autoregressive
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
@@ -112,6 +114,25 @@ def test_losses_fall_to_what_cannot_be_known(tmp_path):
     assert after["val/loss"] == pytest.approx(sum(after[f"val/{n}"] for n in ("ink", "caption", "kind")) / 3, rel=1e-5)
 
 
+def test_a_model_learns_a_modality_more_from_where_it_is(run, tmp_path, capsys):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    settings = config["model"]["init_args"]
+    settings["modalities"]["tint"] = {"class_path": "Choice", "init_args": {"names": NAMES, "source": "kind"}}
+    settings["init_from"] = str(run)
+    config["trainer"]["max_steps"], config["trainer"]["logger"], config["trainer"]["callbacks"] = 1, None, None
+    settings["lr"] = 1e-9
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({name: config[name] for name in ("trainer", "model", "data")}))
+    capsys.readouterr()
+    assert main(["fit", "--config", str(tmp_path / "more.yaml")]) == 0
+    assert "fresh" in capsys.readouterr().out
+    grown = run.parent / "run-2"
+    assert "tint" in (grown / "init_from.txt").read_text()
+    before, after = (model_of(folder).parts["any_to_any"] for folder in (run, grown))
+    given = {"kind": NAMES}
+    assert torch.equal(before.predict(given, ["ink"])["ink"], after.predict(given, ["ink"])["ink"])
+    assert set(after.predict(given, ["tint"])["tint"]) <= set(NAMES)
+
+
 def test_what_is_absent_is_neither_known_nor_asked():
     model = task()
     data = samples(24)
@@ -142,6 +163,9 @@ def test_ranks_change_nothing(tmp_path, loss):
 def run(make_shards, tmp_path):
     """The run folder that the command line leaves."""
     (tmp_path / "words.json").write_text(json.dumps(WORDS))
+    tokenizer, spec = tmp_path / "tokenizer", tokenizer_of(image_size=8, patch=2)
+    spec["init_args"]["channels"] = 1
+    write(tokenizer, Model({"tokenizer": build(spec)}, {"tokenizer": spec}), "")
     readers = {
         "picture": {"class_path": "Image", "init_args": {"field": "jpg", "size": 8, "channels": 1}},
         "caption": {"class_path": "Text"},
@@ -152,6 +176,7 @@ def run(make_shards, tmp_path):
             "class_path": "Patches",
             "init_args": {"image_size": 8, "channels": 1, "patch": 4, "source": "picture"},
         },
+        "tokens": {"class_path": "TrainedPictures", "init_args": {"run": str(tokenizer), "source": "picture"}},
         "ink": {"class_path": "Bitmap", "init_args": {"size": 8, "of": "ink", "source": "picture"}},
         "caption": {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": 8}},
         "kind": {"class_path": "Choice", "init_args": {"names": NAMES}},
@@ -200,10 +225,23 @@ def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
     assert list((run / "samples").glob("caption-to-ink-kind-step-*.png"))
     assert main(["export", str(run), str(tmp_path / "model")]) == 0
     given = {"caption": ["sample number 3"], "kind": ["ring"]}
-    mine = model_of(run).parts["any_to_any"].predict(given, ["ink"])["ink"]
+    mine = model_of(run).parts["any_to_any"].predict(given, ["ink", "tokens"])
     (tmp_path / "words.json").unlink()
-    theirs = read(tmp_path / "model").parts["any_to_any"].predict(given, ["ink"])["ink"]
-    assert torch.equal(mine, theirs)
+    shutil.rmtree(tmp_path / "tokenizer")
+    theirs = read(tmp_path / "model").parts["any_to_any"].predict(given, ["ink", "tokens"])
+    assert torch.equal(mine["ink"], theirs["ink"])
+    assert torch.equal(mine["tokens"], theirs["tokens"])
+    with pytest.raises(UserError, match="tokenizer is neither a run folder|cannot read the vocabulary"):
+        model_of(run)
+
+
+def test_a_run_whose_tokenizer_was_trained_again_is_refused(run, tmp_path):
+    path = tmp_path / "tokenizer"
+    other = read(path)
+    torch.nn.init.normal_(other.parts["tokenizer"].to_code.weight)
+    write(path, other, "")
+    with pytest.raises(UserError, match="was trained with another tokenizer of tokens than the one that is found now"):
+        model_of(run)
 
 
 def predict(run, out, *options):
@@ -217,8 +255,8 @@ def test_the_command_predicts_pictures_and_texts_and_shows_all(run, tmp_path, ca
     given = ["--given", f"ink={picture}", "--given", "kind=ring", "caption=a ___"]
     assert predict(run, out, *given, "--want", "ink,caption", "--mask", f"ink={mask}", "--n", 2, "--seed", 4) == 0
     told = capsys.readouterr().out
-    assert told.count("caption: a ") == 2
-    assert (out / "caption.txt").read_text().startswith("a ")
+    assert told.count("caption: a") == 2
+    assert (out / "caption.txt").read_text().startswith("a")
     drawn = [np.asarray(Image.open(out / f"ink-{seed}.png").convert("L")) for seed in (4, 5)]
     assert all((ink[:4, :4] == drawn[0][0, 0]).all() for ink in drawn)  # what is black in the mask stays
     assert all((ink[:4, 4:] == 255 - drawn[0][0, 0]).all() for ink in drawn)
