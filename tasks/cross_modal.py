@@ -156,9 +156,11 @@ class CrossModal(LightningModule):
     def _table(self, example: Example, batch: dict[str, Any]) -> Tensor:
         sources = {name: self.model.source(name) for name in (*example.given, *example.wanted)}
         given = {name: batch[sources[name]] for name in example.given}
+        there = {name: batch["present"][sources[name]] for name in given if sources[name] in batch["present"]}
+        visible = {name: has[:, None].expand(-1, self.model.catalogue[name].length) for name, has in there.items()}
         self.model.eval()
         try:
-            predicted = self.model.predict(given, example.wanted)
+            predicted = self.model.predict(given, example.wanted, visible=visible)
         finally:
             self.backbone.train(self.training)
         seen = {name: self.model.codec(name).seen for name in predicted}

@@ -61,6 +61,11 @@ def test_what_is_absent_of_a_sample_is_as_if_it_were_not_given(model):
     without = model.predict({"pixels": pictures(2)}, ["caption"])["caption"]
     assert mixed[0] == without[0]
     assert mixed[1] != without[1]
+    hidden = torch.tensor([[False], [True]]).expand(-1, 4)  # a stand-in is no data
+    names = model.predict({"kind": ["ring", "ring"]}, ["caption"])["caption"]
+    given = {"kind": ["ring", "ring"], "pixels": pictures(2)}
+    assert model.predict(given, ["caption"], visible={"pixels": hidden})["caption"][0] == names[0]
+    assert model.predict(given, ["caption"])["caption"][0] != names[0]
 
 
 def test_weights_pull_and_push():
