@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +53,8 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, content: bytes, rng: np.random.Generator) -> Any:
-        """Bytes -> value; randomness comes from `rng` alone. Bad content raises `BadSample` or ValueError."""
+        """Bytes -> value. Randomness comes from `rng` alone, which begins alike for all readers of a sample; bad
+        content raises `BadSample` or ValueError."""
 
     @abstractmethod
     def absent(self, like: Any) -> Any:
@@ -67,8 +69,8 @@ class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
     `crop` is `random` (a part of `scale` of the area, any place), `centre` (the largest square), or `none`
-    (the image must have that size); evaluation has neither random crops nor flips. JPEGs are decoded at the
-    smallest sufficient of their 1/2, 1/4, 1/8 scales.
+    (the image must have that size); evaluation has neither random crops nor flips. All images of a sample are cropped
+    and flipped alike. JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
     """
 
     def __init__(
@@ -121,7 +123,12 @@ class Image(Reader):
         image = Pillow.open(io.BytesIO(content))
         if image.width * image.height > self.max_pixels:
             raise BadSample(f"image of {image.width}x{image.height} pixels, more than max_pixels={self.max_pixels}")
-        whole = self._box(image.width, image.height, rng)
+        if self.crop == "none" and (image.width, image.height) != (self.size, self.size) and not self.window:
+            raise BadSample(
+                f"image of {image.width}x{image.height} pixels where {self.size}x{self.size} was asked (crop: none)"
+            )
+        window = self.window or self._window(rng)
+        whole = window.box(image.width, image.height)
         left, top, right, bottom = box = self._draft(image, whole) if image.format == "JPEG" else whole
         if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == whole:
             pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
@@ -130,27 +137,17 @@ class Image(Reader):
         planes = pixels[:, top:bottom, left:right]
         if planes.shape[1:] != (self.size, self.size):
             planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
-        if self.window.flip if self.window else self.flip and rng.random() < 0.5:
+        if window.flip:
             planes = planes.flip(-1)
         return planes.numpy()
 
-    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """The part of the image that is used: left, top, right, bottom."""
-        if self.window:
-            return self.window.box(width, height)
-        if self.crop == "none":
-            if (width, height) != (self.size, self.size):
-                raise BadSample(
-                    f"image of {width}x{height} pixels where {self.size}x{self.size} was asked (crop: none)"
-                )
-            return 0, 0, width, height
-        side = min(width, height)
-        if self.crop == "centre":
-            left, top = (width - side) // 2, (height - side) // 2
-        else:
-            side = max(1, round(side * math.sqrt(rng.uniform(*self.scale))))
-            left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-        return left, top, left + side, top + side
+    def _window(self, rng: np.random.Generator) -> Window:
+        """The part of the image that is used."""
+        if not self.draws:
+            return Window()
+        drawn = Window.drawn(rng, self.scale)
+        flip = self.flip and drawn.flip
+        return replace(drawn, flip=flip) if self.crop == "random" else Window(flip=flip)
 
     def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""

@@ -53,7 +53,6 @@ class Samples(Dataset[Any]):
         self.sets, self.order, self.readers, self.tolerance, self.seed = sets, order, dict(readers), tolerance, seed
         if reserved := {"key", "present", "skipped"} & set(self.readers):
             raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")
-        self._draws = any(reader.draws for reader in self.readers.values())
         if tolerance.missing != "mask":
             self._require_all()
         else:
@@ -95,9 +94,7 @@ class Samples(Dataset[Any]):
             if worker:
                 self.reading[worker.id] = position
             try:
-                values = self._sample(
-                    place, sample, sample_generator(self.seed, epoch, position) if self._draws else _no_draws
-                )
+                values = self._sample(place, sample, epoch, position)
             except (BadSample, ValueError, TypeError, OverflowError) as error:
                 problem = _describe(place, sample, error)
                 if self.tolerance.on_error == "raise":
@@ -120,12 +117,13 @@ class Samples(Dataset[Any]):
         """How the sample of this key is read."""
         return self.readers
 
-    def _sample(self, shard: Shard, sample: int, rng: np.random.Generator) -> dict[str, Any]:
+    def _sample(self, shard: Shard, sample: int, epoch: int, position: int) -> dict[str, Any]:
         values: dict[str, Any] = {"key": shard.key(sample)}
         for name, reader in self.readers_of(values["key"]).items():
             content = shard.read(sample, reader.field)
             if content is None and self.tolerance.missing != "mask":
                 raise BadSample(f"no '{reader.field}' (modality '{name}')")
+            rng = sample_generator(self.seed, epoch, position) if reader.draws else _no_draws
             values[name] = None if content is None else reader.read(content, rng)
         return values
 

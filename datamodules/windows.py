@@ -23,6 +23,11 @@ class Window:
     y: float = 0.5
     flip: bool = False
 
+    @staticmethod
+    def drawn(rng: np.random.Generator, area: tuple[float, float]) -> Window:
+        """A random one that covers such a share of the largest square, mirrored or not."""
+        return Window(math.sqrt(rng.uniform(*area)), rng.random(), rng.random(), rng.random() < 0.5)
+
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in pixels."""
         side = max(1, round(self.side * min(width, height)))
@@ -50,5 +55,5 @@ class Windows:
         if copy == 0:
             return Window()
         rng = np.random.default_rng([self.seed, copy, zlib.crc32(key.encode())])
-        side, x, y, mirror = math.sqrt(rng.uniform(*AREA)), rng.random(), rng.random(), rng.random()
-        return Window(round(side, 4), round(x, 4), round(y, 4), self.flip and mirror < 0.5)
+        drawn = Window.drawn(rng, AREA)
+        return Window(round(drawn.side, 4), round(drawn.x, 4), round(drawn.y, 4), self.flip and drawn.flip)

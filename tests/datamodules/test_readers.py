@@ -77,6 +77,16 @@ def test_random_crops_reach_every_place_and_depend_on_the_generator_alone():
     assert all((read(reader, content, draw) == crop).all() for draw, crop in enumerate(crops))
 
 
+@pytest.mark.parametrize("crop", ["random", "none"])
+def test_a_small_image_of_a_sample_is_cropped_and_flipped_as_a_large_one(crop):
+    large, small = Image("png", 96, crop=crop, flip=True), Image("png", 48, crop=crop, flip=True)
+    for draw in range(20):
+        fine = read(large, encoded(ramp(96, 96)), draw).astype(float)
+        coarse = read(small, encoded(ramp(48, 48)), draw).astype(float)
+        assert np.allclose(fine.mean((1, 2)), coarse.mean((1, 2)), atol=8)
+        assert np.sign(fine[0, 0, -1] - fine[0, 0, 0]) == np.sign(coarse[0, 0, -1] - coarse[0, 0, 0])
+
+
 def test_half_of_the_images_are_flipped_and_only_in_width():
     content, reader = encoded(ramp(16, 16)), Image("png", 16, crop="none", flip=True)
     images = [read(reader, content, draw).astype(int) for draw in range(200)]

@@ -1,9 +1,12 @@
 """ShardData: shard sets as a data module; which shards serve which stage, and mixtures of sets."""
 
+import io
 from collections import Counter
 
+import numpy as np
 import pytest
 from conftest import sample_fields
+from PIL import Image as Pillow
 
 from datamodules import Image, ShardData, Text
 from datamodules.shard_data import Source
@@ -39,6 +42,23 @@ def test_a_mixture_draws_by_weight(two_sets):
     loader = mixed(two_sets, weight=3.0, samples_per_epoch=1024).train_dataloader()
     counts = Counter(caption.split()[0] for caption in captions(loader))
     assert counts == {"many": 256, "few": 768}
+
+
+def test_all_images_of_a_sample_are_cropped_and_flipped_alike(make_shards):
+    def picture(size, seed):
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Pillow.fromarray(coarse).resize((size, size), Pillow.Resampling.NEAREST).save(stream, "PNG")
+        return stream.getvalue()
+
+    shards = make_shards([16], "pairs", lambda n: {"large.png": picture(64, n), "small.png": picture(32, n)})
+    cropped = {"crop": "random", "scale": (0.3, 0.9), "flip": True}
+    readers = {name: Image(f"{name}.png", 32, **cropped) for name in ("large", "small")}
+    (batch,) = ShardData(shards, readers, batch_size=16).train_dataloader()
+    apart = (batch["large"].float() - batch["small"].float()).abs().mean((1, 2, 3))
+    others = (batch["large"].float() - batch["small"].float().roll(1, 0)).abs().mean((1, 2, 3))
+    assert apart.max() < 15
+    assert others.min() > 30
 
 
 def test_each_set_of_a_mixture_goes_through_its_own_epochs(two_sets):
