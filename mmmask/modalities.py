@@ -15,7 +15,8 @@ Kind = Literal["grid", "sequence", "set", "vector"]
 class Modality:
     """A kind of data as tokens: at most `length` of them, each one of `vocab_size` ids or a vector of `channels`.
 
-    `sentinels` of a sequence are the words, from and up to but not including, that stand for spans left out.
+    `sentinels` of a sequence are the words, from and up to but not including, that stand for spans left out. `patch` is
+    the side of the pixels that a continuous token of a grid holds.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Modality:
     channels: int | None = None
     kind: Kind = "grid"
     sentinels: tuple[int, int] | None = None
+    patch: int | None = None
 
     def __post_init__(self) -> None:
         if self.sentinels is not None:  # configurations have lists

@@ -49,7 +49,7 @@ class Patches(Codec):
         self.image_size, self.channels, self.patch, self.side = image_size, channels, patch, image_size // patch
 
     def modality(self, name: str) -> Modality:
-        return Modality(name, self.side**2, channels=self.patch**2 * self.channels)
+        return Modality(name, self.side**2, channels=self.patch**2 * self.channels, patch=self.patch)
 
     def typed(self, text: str) -> Tensor:
         return picture_in(Path(text), self.channels, self.image_size)[None]

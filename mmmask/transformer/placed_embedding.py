@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokens import BLANK, TokenSet
 from mmmask.transformer.places import in_a_grid, in_a_line
+from mmmask.transformer.stem import ConvStem
 from mmmask.transformer.vocabularies import Vocabularies, starts
 
 LONGEST = 512  # sequence
+Stem = Literal["linear", "conv"]
 
 
 class PlacedEmbedding(Vocabularies):
@@ -23,15 +26,17 @@ class PlacedEmbedding(Vocabularies):
 
     Places are fixed, but for vectors, whose numbers have no order in themselves: there they are learned. `word_std`
     is how large known words begin: 4M's 0.02 is little beside places of 0.7, and takes
-    small data long to make up for.
+    small data long to make up for. With `stem` conv, patches of pixels go through convolutions.
     """
 
     first_place: Tensor
     fixed: Tensor
     moves: Tensor  # whether the places of a modality are learned
 
-    def __init__(self, modalities: Sequence[Modality], dim: int, word_std: float = 0.02) -> None:
+    def __init__(self, modalities: Sequence[Modality], dim: int, word_std: float = 0.02, stem: Stem = "linear") -> None:
         super().__init__(modalities, dim, bias=False)
+        if stem == "conv":
+            self.project.update({m.name: ConvStem(m, dim) for m in modalities if m.patch})
         self.answers = nn.Embedding(self.words.num_embeddings, dim)
         self.unknown = nn.Parameter(torch.zeros(dim))
         self.kinds = nn.Parameter(torch.zeros(len(modalities), dim))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmmask.errors import UserError
 from mmmask.modalities import Catalogue, Modality
 from mmmask.tokens import BLANK, TokenSet, rows
+from mmmask.transformer.stem import ConvStem
 
 
 class Vocabularies(nn.Module):
@@ -68,7 +69,13 @@ class Vocabularies(nn.Module):
         found = rows(tokens.values.to(x.dtype), tokens.ids.clamp(0, tokens.values.shape[1] - 1))
         for name, project in self.project.items():
             its = tokens.modality == self.catalogue.number(name)
-            x = torch.where(its[..., None], project(found[..., : self.catalogue[name].channels]), x)
+            own = found[..., : self.catalogue[name].channels]
+            seen = (
+                project(own, tokens.position, its & tokens.is_valid())
+                if isinstance(project, ConvStem)
+                else project(own)
+            )
+            x = torch.where(its[..., None], seen.to(x.dtype), x)
         return x
 
 
