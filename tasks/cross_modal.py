@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from mmmask.heads import answers
+from mmmask.heads import Alignment, answers
 from mmmask.masking import DirichletMask
 from mmmask.modalities import Modality
 from mmmask.report.modality_table import modality_table
@@ -20,6 +20,7 @@ from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import Decoder
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
+from mmmask.tokens import Data
 from mmmask.transformer import AmongTargets, MaskedTransformer
 from tasks.beginning import begin_from
 from tasks.finished import fingerprints, same_codecs
@@ -50,6 +51,7 @@ class CrossModal(LightningModule):
         backbone: made for these modalities (FourM).
         masks: which tokens are known and asked, made for these modalities (DirichletMask).
         decoders: how modalities are decoded, where not as `decoder_for` says.
+        alignment: of modalities whose vectors are to be compared (Alignment), over the samples that a device has at once.
         loss: mean over modalities of their means (mod), or over all answers (token).
         examples: what validations show a picture of.
         lr: peak learning rate.
@@ -69,6 +71,7 @@ class CrossModal(LightningModule):
         backbone: Callable[[Sequence[Modality]], MaskedTransformer],
         masks: Callable[[Sequence[Modality]], DirichletMask],
         decoders: dict[str, Decoder] | None = None,
+        alignment: Alignment | None = None,
         loss: Literal["mod", "token"] = "mod",
         examples: list[Example] | None = None,
         lr: float = 1e-4,
@@ -82,7 +85,8 @@ class CrossModal(LightningModule):
         known = [codec.modality(name) for name, codec in modalities.items()]
         self.backbone, self.masks = backbone(known), masks(known)
         self.__dict__["codecs"] = modalities  # no children: they are not trained
-        self.__dict__["model"] = AnyToAny(self.backbone, modalities, decoders)
+        self.alignment = alignment
+        self.__dict__["model"] = AnyToAny(self.backbone, modalities, decoders, alignment)
         self.rule = AmongTargets([number for number, modality in enumerate(known) if modality.kind == "sequence"])
         self.loss, self.examples = loss, examples or []
         for example in self.examples:
@@ -111,7 +115,7 @@ class CrossModal(LightningModule):
             loader: Any = self.trainer.train_dataloader
             samples = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches
             warmup = round(self.warmup_tokens / (samples * self.tokens_per_sample))
-        return adamw(self, self.backbone, self.lr, self.betas, self.weight_decay, warmup, self.decay)
+        return adamw(self, self, self.lr, self.betas, self.weight_decay, warmup, self.decay)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Masks are drawn on the CPU, and only what they keep goes to the device."""
@@ -124,13 +128,20 @@ class CrossModal(LightningModule):
         same_codecs(self.codecs, checkpoint, "the checkpoint")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        found = self._errors(batch, batch_idx, training=True)
-        loss = self._over_ranks(found)
+        data = self.model.read(batch)
+        loss = self._over_ranks(self._errors(data, batch, batch_idx, training=True))
+        if self.alignment is not None:
+            apart = self._apart(self.alignment, data)
+            self.log("train/alignment", apart, batch_size=len(batch["key"]))
+            loss = loss + self.alignment.weight * apart
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["key"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        found = self._errors(batch, batch_idx, training=False)
+        data = self.model.read(batch)
+        found = self._errors(data, batch, batch_idx, training=False)
+        if self.alignment is not None:
+            self.log("val/alignment", self._apart(self.alignment, data), batch_size=len(batch["key"]), sync_dist=True)
         for name, part in found.items():
             self.val_losses[name].update(part.total / max(1, part.number), part.number)
         if self._shown is None:
@@ -176,8 +187,15 @@ class CrossModal(LightningModule):
         ids = torch.from_numpy(data.ids) if data.values is None else data.values
         return codec.seen(codec.decode(ids, torch.from_numpy(data.length)))
 
-    def _errors(self, batch: dict[str, Any], batch_idx: int, training: bool) -> dict[str, answers.Errors]:
-        data = self.model.read(batch)
+    def _apart(self, alignment: Alignment, data: dict[str, Data]) -> Tensor:
+        """How far the vectors of the modalities of a sample are from each other."""
+        own = {name: data[name] for name in alignment.names}
+        there = {name: torch.from_numpy(some.length > 0).to(self.device) for name, some in own.items()}
+        return alignment.loss(self.model.vectors(self.model.tokens(own)), there)
+
+    def _errors(
+        self, data: dict[str, Data], batch: dict[str, Any], batch_idx: int, training: bool
+    ) -> dict[str, answers.Errors]:
         count, (rank, world) = len(batch["key"]), ranks()
         generator = common_generator(self, training, batch_idx, MASKS)
         seeds = torch.randint(2**62, (count * world,), generator=generator)[rank::world]

@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from mmmask.errors import UserError
+from mmmask.heads import Alignment
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
 from mmmask.synthesis import AnyToAny, ImageGenerator, Policy
 from mmmask.tokenizers import ImageTokenizer
@@ -129,8 +130,13 @@ def _any_to_any(given: dict[str, Any], weights: dict[str, Any], content: Mapping
     decoders = given.get("decoders") or {}
     trained = _trained(backbone, "backbone", weights, source)
     assert isinstance(trained, MaskedTransformer)
-    model = AnyToAny(trained, codecs, build(decoders, trusted=True))
     settings = {"backbone": backbone, "codecs": specs, "decoders": decoders}
+    alignment = None
+    if given.get("alignment"):
+        settings["alignment"] = given["alignment"]
+        alignment = _trained(given["alignment"], "alignment", weights, source)
+        assert isinstance(alignment, Alignment)
+    model = AnyToAny(trained, codecs, build(decoders, trusted=True), alignment)
     spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
     return Model({"any_to_any": model.eval()}, {"any_to_any": spec})
 

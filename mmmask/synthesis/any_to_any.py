@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError, nearest
+from mmmask.heads.alignment import Alignment
 from mmmask.modalities import Modality
 from mmmask.synthesis.autoregressive import Autoregressive
 from mmmask.synthesis.fourm_schedule import FourMSchedule
@@ -32,6 +33,7 @@ class AnyToAny(nn.Module):
         backbone: of mode cross, with a place for each modality (FourM).
         codecs: of each modality, in the order in which the backbone numbers them.
         decoders: how to decode what is not to be decoded as `decoder_for` says, by modality.
+        alignment: of modalities that have vectors to be compared.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class AnyToAny(nn.Module):
         backbone: MaskedTransformer,
         codecs: Mapping[str, Codec],
         decoders: Mapping[str, Decoder] | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.codecs = backbone, nn.ModuleDict(codecs)
+        self.backbone, self.codecs, self.alignment = backbone, nn.ModuleDict(codecs), alignment
         self.catalogue = backbone.embedding.catalogue
         made = [codec.modality(name) for name, codec in codecs.items()]
         if list(self.catalogue.modalities) != made:
@@ -50,7 +53,7 @@ class AnyToAny(nn.Module):
                 f"{_difference(self.catalogue.modalities, made)}."
             )
         self.decoders = {modality.name: decoder_for(modality) for modality in made} | dict(decoders or {})
-        for name in self.decoders:
+        for name in (*self.decoders, *(alignment.names if alignment else ())):
             self.catalogue.number(name)  # refuses one it does not have
 
     def codec(self, name: str) -> Codec:
@@ -128,21 +131,37 @@ class AnyToAny(nn.Module):
                 "what is given has different numbers of samples: "
                 + ", ".join(f"{name} {count}" for name, count in counts.items())
             )
-        found: dict[str, TokenSet] = {}
+        found = self.tokens(data)
+        for name, part in visible.items():
+            tokens, shown = found[name], part.flatten(1).to(self.device)
+            if shown.shape != tokens.modality.shape:
+                raise UserError(
+                    f"visible has the shape {tuple(shown.shape)} for {name}, whose tokens have the shape "
+                    f"{tuple(tokens.modality.shape)}."
+                )
+            found[name] = replace(tokens, valid=tokens.is_valid() & shown)
+        return found
+
+    def tokens(self, data: Mapping[str, Data]) -> dict[str, TokenSet]:
+        """What was read, as tokens that are all known, by modality."""
         data, values = side_by_side(data)
         values = None if values is None else values.to(self.device)
-        for name, some in data.items():
-            tokens = tokens_of_data(self.catalogue.number(name), some, values).map(lambda part: part.to(self.device))
-            if name in visible:
-                shown = visible[name].flatten(1).to(self.device)
-                if shown.shape != tokens.modality.shape:
-                    raise UserError(
-                        f"visible has the shape {tuple(shown.shape)} for {name}, whose tokens have the shape "
-                        f"{tuple(tokens.modality.shape)}."
-                    )
-                tokens = replace(tokens, valid=tokens.is_valid() & shown)
-            found[name] = tokens
-        return found
+        return {
+            name: tokens_of_data(self.catalogue.number(name), some, values).map(lambda part: part.to(self.device))
+            for name, some in data.items()
+        }
+
+    def vectors(self, known: Mapping[str, TokenSet]) -> dict[str, Tensor]:
+        """The vector `(B, width)` of each modality of which tokens are given, where it is aligned with others."""
+        if self.alignment is None:
+            raise UserError("this model has no vectors to compare: it was trained without alignment.")
+        for name in known:
+            if name not in self.alignment.names:
+                raise UserError(
+                    f"{name} was not aligned with other modalities in training, only "
+                    f"{', '.join(self.alignment.names)}.{nearest(name, self.alignment.names)}"
+                )
+        return {name: self.alignment(name, self.backbone.encode(tokens)) for name, tokens in known.items()}
 
     def conditions(
         self,

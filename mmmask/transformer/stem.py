@@ -46,4 +46,8 @@ class ConvStem(nn.Module):
 
 
 def _halve(channels: int, width: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, width, 3, 2, 1), nn.GroupNorm(GROUPS, width), nn.GELU()]
+    """Half the height and width, by two convolutions."""
+    layers: list[nn.Module] = []
+    for stride, inputs in ((2, channels), (1, width)):
+        layers += [nn.Conv2d(inputs, width, 3, stride, 1), nn.GroupNorm(GROUPS, width), nn.GELU()]
+    return layers

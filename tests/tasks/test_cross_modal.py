@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmmask.cli import main
 from mmmask.errors import UserError
+from mmmask.heads import Alignment
 from mmmask.masking import Component, DirichletMask
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import Autoregressive
@@ -65,6 +66,10 @@ def task(**settings):
     )
 
 
+def aligned():
+    return Alignment(["pixels", "caption"], 32, 8)
+
+
 def fit(steps, rank=0, world=1, folder=None, absent=0, resume=None, **settings):
     runner = Trainer(
         max_steps=steps,
@@ -100,6 +105,22 @@ def test_each_modality_is_predicted_from_each_other(trained):
             assert found["caption"] == batch["caption"], source
         if source not in ("ink", "pixels"):
             assert (found["ink"] == ink).float().mean() > 0.95, source
+
+
+def test_vectors_of_what_belongs_together_are_close_also_where_samples_lack_some():
+    model = fit(100, absent=5, alignment=aligned()).model.eval()
+    pictures = torch.stack([sample["image"] for sample in samples(3)])
+    with torch.no_grad():
+        vectors = model.vectors(model.known({"pixels": pictures, "caption": [SHAPES[name] for name in NAMES]}))
+    assert (vectors["pixels"] @ vectors["caption"].T).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_vectors_of_a_modality_that_was_not_aligned_are_refused(trained):
+    with pytest.raises(UserError, match="was trained without alignment"):
+        trained.vectors(trained.known({"kind": NAMES}))
+    with pytest.raises(UserError, match="kind was not aligned with other modalities in training, only pixels, caption"):
+        model = task(alignment=aligned()).model
+        model.vectors(model.known({"kind": NAMES}))
 
 
 def test_losses_fall_to_what_cannot_be_known(tmp_path):
@@ -194,6 +215,10 @@ def run(make_shards, tmp_path):
             },
         },
         "examples": [{"given": ["caption"], "wanted": ["ink", "kind"]}],
+        "alignment": {
+            "class_path": "mmmask.heads.Alignment",
+            "init_args": {"modalities": ["pixels", "caption"], "dim": 16, "width": 8},
+        },
         "warmup_tokens": 200,
     }
     config = {
@@ -221,14 +246,22 @@ def run(make_shards, tmp_path):
     return tmp_path / "runs" / "run-1"
 
 
+@torch.no_grad()
+def caption_vectors(model, given):
+    return model.vectors(model.known({"caption": given["caption"]}))["caption"]
+
+
 def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
     assert list((run / "samples").glob("caption-to-ink-kind-step-*.png"))
     assert main(["export", str(run), str(tmp_path / "model")]) == 0
     given = {"caption": ["sample number 3"], "kind": ["ring"]}
-    mine = model_of(run).parts["any_to_any"].predict(given, ["ink", "tokens"])
+    trained = model_of(run).parts["any_to_any"]
+    mine, vectors = trained.predict(given, ["ink", "tokens"]), caption_vectors(trained, given)
     (tmp_path / "words.json").unlink()
     shutil.rmtree(tmp_path / "tokenizer")
-    theirs = read(tmp_path / "model").parts["any_to_any"].predict(given, ["ink", "tokens"])
+    exported = read(tmp_path / "model").parts["any_to_any"]
+    theirs = exported.predict(given, ["ink", "tokens"])
+    assert torch.equal(caption_vectors(exported, given), vectors)
     assert torch.equal(mine["ink"], theirs["ink"])
     assert torch.equal(mine["tokens"], theirs["tokens"])
     with pytest.raises(UserError, match="tokenizer is neither a run folder|cannot read the vocabulary"):
