@@ -1,10 +1,15 @@
-"""Category discovery: objectives of old and new classes together."""
+"""Category discovery: objectives of old and new classes together, and one prediction from several modalities."""
 
 from mmmask.discovery.consistency import cico
 from mmmask.discovery.feature_space import info_nce, supervised_contrast
+from mmmask.discovery.fusion import ConfidenceFusion, Fusion, LearnedFusion, MeanFusion, weighted_mean
 from mmmask.discovery.output_space import classification, distillation, teacher_temperature, unevenness
 
 __all__ = [
+    "ConfidenceFusion",
+    "Fusion",
+    "LearnedFusion",
+    "MeanFusion",
     "cico",
     "classification",
     "distillation",
@@ -12,4 +17,5 @@ __all__ = [
     "supervised_contrast",
     "teacher_temperature",
     "unevenness",
+    "weighted_mean",
 ]
