@@ -41,7 +41,7 @@ def _contrast(vectors: Tensor, same: Tensor, counted: Tensor, temperature: float
     itself = torch.eye(u.shape[-2], dtype=torch.bool, device=u.device)
     candidates = counted[..., None, :] & ~itself
     positives = same.repeat(looks, looks) & candidates
-    lowest = torch.finfo(similarity.dtype).min  # not -inf: without any candidate its gradient is NaN
+    lowest = torch.finfo(similarity.dtype).min  # finite also where an anchor has no candidate at all
     log_p = similarity - similarity.masked_fill(~candidates, lowest).logsumexp(-1, keepdim=True)
     found = log_p.masked_fill(~positives, 0).sum(-1) / positives.sum(-1).clamp(min=1)
     return -mean_over(found, counted & positives.any(-1))
