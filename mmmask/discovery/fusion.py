@@ -16,7 +16,7 @@ from mmmask.discovery.numerics import only_present, presence
 from mmmask.discovery.output_space import STUDENT_TEMPERATURE
 from mmmask.errors import UserError
 
-PRIOR = 1e-3  # keeps a modality that labels find useless at some weight: samples may have no other
+LEAST = 1e-6  # what a modality counts at least: a sample may have no other
 
 
 def weighted_mean(scores: Tensor, present: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
@@ -32,10 +32,11 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def weights(self, logits: Tensor) -> Tensor:
-        """How much each modality counts, `(M, ...)`, above 0."""
+        """How much each modality counts, `(M, ...)`."""
 
     def forward(self, logits: Tensor, present: Tensor | None = None) -> Tensor:
-        return weighted_mean(logits, present, self.weights(only_present(logits, present)))
+        weights = self.weights(only_present(logits, present)).clamp(min=LEAST)
+        return weighted_mean(logits, present, weights)
 
 
 class MeanFusion(Fusion):
@@ -51,7 +52,7 @@ class ConfidenceFusion(Fusion):
     def weights(self, logits: Tensor) -> Tensor:
         log_p = (logits.float() / STUDENT_TEMPERATURE).log_softmax(-1)
         entropy = -(log_p.exp() * log_p).sum(-1)
-        return (1 - entropy / math.log(logits.shape[-1])).clamp(min=1e-6)
+        return 1 - entropy / math.log(logits.shape[-1])
 
 
 class LearnedFusion(Fusion):
@@ -67,7 +68,6 @@ class LearnedFusion(Fusion):
         weights = self.log_weights.softmax(0)
         return weights.view(-1, *[1] * (logits.ndim - 2)).expand(logits.shape[:-1])
 
-    @torch.enable_grad()
     def fit(self, logits: Tensor, labels: Tensor, present: Tensor | None = None) -> None:
         """The weights with which logits `(M, N, K)` of labelled samples predict their labels `(N,)` best."""
         if not len(labels):
@@ -80,7 +80,6 @@ class LearnedFusion(Fusion):
         def loss() -> Tensor:
             optimizer.zero_grad()
             error = F.cross_entropy(self(logits, present) / STUDENT_TEMPERATURE, labels)
-            error = error + PRIOR * self.log_weights.square().sum()
             error.backward()
             return error
 

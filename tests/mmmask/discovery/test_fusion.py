@@ -37,6 +37,16 @@ def test_the_surer_modality_counts_more():
     assert_close(ConfidenceFusion()(logits, torch.tensor([[False], [True]])), unsure[None])
 
 
+def test_a_modality_that_counts_for_nothing_is_believed_where_there_is_no_other():
+    flat = torch.full((1, 5), 0.5)
+    logits, only_second = torch.stack([torch.eye(5)[:1], flat]), torch.tensor([[False], [True]])
+    assert_close(ConfidenceFusion()(logits, only_second), flat)
+    learned = LearnedFusion(2)
+    with torch.no_grad():
+        learned.log_weights.copy_(torch.tensor([0.0, -200.0]))
+    assert_close(learned(logits, only_second), flat)
+
+
 def test_learned_weights_follow_the_reliable_modality():
     logits, labels = reliable_and_not()
     fusion = LearnedFusion(2)
