@@ -51,7 +51,7 @@ class CrossModal(LightningModule):
         backbone: made for these modalities (FourM).
         masks: which tokens are known and asked, made for these modalities (DirichletMask).
         decoders: how modalities are decoded, where not as `decoder_for` says.
-        alignment: of modalities whose vectors are to be compared (Alignment), over the samples that a device has at once.
+        alignment: of modalities whose vectors are to be compared (Alignment), over the samples of one device.
         loss: mean over modalities of their means (mod), or over all answers (token).
         examples: what validations show a picture of.
         lr: peak learning rate.

@@ -118,8 +118,8 @@ def test_vectors_of_what_belongs_together_are_close_also_where_samples_lack_some
 def test_vectors_of_a_modality_that_was_not_aligned_are_refused(trained):
     with pytest.raises(UserError, match="was trained without alignment"):
         trained.vectors(trained.known({"kind": NAMES}))
+    model = task(alignment=aligned()).model
     with pytest.raises(UserError, match="kind was not aligned with other modalities in training, only pixels, caption"):
-        model = task(alignment=aligned()).model
         model.vectors(model.known({"kind": NAMES}))
 
 
