@@ -26,6 +26,7 @@ from datamodules.shards import BadSample
 from datamodules.windows import Window
 from mmmask.errors import UserError, nearest
 
+LARGEST = 4.0  # area that a random crop may have, as a share of that of the largest square in the image
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
 Batch = Sequence[Any]
 
@@ -68,8 +69,8 @@ class Reader(ABC):
 class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
-    `crop` is `random` (a part of `scale` of the area, any place), `centre` (the largest square), or `none`
-    (the image must have that size); evaluation has neither random crops nor flips. All images of a sample are cropped
+    `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
+    square), or `none` (the image must have that size); evaluation has neither random crops nor flips. All images of a sample are cropped
     and flipped alike. JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
     """
 
@@ -85,8 +86,10 @@ class Image(Reader):
         max_pixels: int = 64_000_000,
     ) -> None:
         super().__init__(field)
-        if size < 1 or not 0 < scale[0] <= scale[1] <= 1:
-            raise UserError(f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= 1, got {scale}.")
+        if size < 1 or not 0 < scale[0] <= scale[1] <= LARGEST:
+            raise UserError(
+                f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= {LARGEST}, got {scale}."
+            )
         self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
         self.resample = "nearest-exact" if resample == "nearest" else resample
         self._smooth = {} if resample == "nearest" else {"antialias": True}
@@ -134,7 +137,7 @@ class Image(Reader):
             pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
         else:
             pixels = _planes(image, self.channels)
-        planes = pixels[:, top:bottom, left:right]
+        planes = _part(pixels, left, top, right, bottom)
         if planes.shape[1:] != (self.size, self.size):
             planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
         if window.flip:
@@ -153,7 +156,7 @@ class Image(Reader):
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
         left, top, right, _ = box
         shrink = (right - left) // self.size
-        if shrink < 2:
+        if shrink < 2 or left < 0 or top < 0:
             return box
         width = image.width
         image.draft(None, (image.width // shrink, image.height // shrink))
@@ -171,6 +174,14 @@ def _planes(image: Any, channels: int) -> torch.Tensor:
     """(channels, H, W)"""
     pixels = torch.from_numpy(np.array(_with_channels(image, channels)))
     return pixels.view(image.height, image.width, channels).permute(2, 0, 1)
+
+
+def _part(pixels: torch.Tensor, left: int, top: int, right: int, bottom: int) -> torch.Tensor:
+    """White where the box lies outside of the image."""
+    height, width = pixels.shape[1:]
+    around = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
+    inside = pixels[:, max(0, top) : bottom, max(0, left) : right]
+    return F.pad(inside, around, value=255) if any(around) else inside
 
 
 def _with_channels(image: Any, channels: int) -> Any:

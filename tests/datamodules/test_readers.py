@@ -77,6 +77,18 @@ def test_random_crops_reach_every_place_and_depend_on_the_generator_alone():
     assert all((read(reader, content, draw) == crop).all() for draw, crop in enumerate(crops))
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_crop_larger_than_the_image_has_all_of_it_with_white_around(format):
+    reader = Image("png", 40, crop="random", scale=(4.0, 4.0), resample="nearest")
+    content, corners = encoded(np.zeros((80, 80, 3), dtype=np.uint8), format), set()
+    for draw in range(20):
+        black = read(reader, content, draw)[0] < 50
+        assert black.sum() == 20 * 20
+        corners.add(tuple(np.argwhere(black)[0]))
+        assert read(reader, content, draw)[0][~black].min() == 255
+    assert len(corners) > 15
+
+
 @pytest.mark.parametrize("crop", ["random", "none"])
 def test_a_small_image_of_a_sample_is_cropped_and_flipped_as_a_large_one(crop):
     large, small = Image("png", 96, crop=crop, flip=True), Image("png", 48, crop=crop, flip=True)
