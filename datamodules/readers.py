@@ -70,8 +70,8 @@ class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
     `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
-    square), or `none` (the image must have that size); evaluation has neither random crops nor flips. All images of a sample are cropped
-    and flipped alike. JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
+    square), or `none` (the image must have that size). Evaluation has neither random crops nor flips; all images of a
+    sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
     """
 
     def __init__(
