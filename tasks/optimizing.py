@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -25,10 +25,11 @@ def adamw(
     weight_decay: float,
     warmup_steps: int,
     decay: Decay = "cosine",
+    rates: Callable[[str], float] = lambda name: 1.0,
 ) -> Any:
     """What `configure_optimizers` returns: linear warm-up, then a constant rate or a cosine to zero.
 
-    Biases and norms do not decay.
+    Biases and norms do not decay. `rates` says which share of the learning rate a parameter of this name has.
     """
     if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
         raise UserError(
@@ -39,9 +40,13 @@ def adamw(
     if decay == "cosine" and math.isinf(total):
         raise UserError(f"{type(task).__name__}: the cosine schedule needs an end; set trainer.max_steps.")
     trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-    matrices = [weight for name, weight in trained.items() if weight.ndim > 1 and "norm" not in name]
-    others = [weight for name, weight in trained.items() if weight.ndim <= 1 or "norm" in name]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = []
+    for rate in sorted(set(map(rates, trained)), reverse=True):
+        own = {name: weight for name, weight in trained.items() if rates(name) == rate}
+        matrices = [weight for name, weight in own.items() if weight.ndim > 1 and "norm" not in name]
+        others = [weight for name, weight in own.items() if weight.ndim <= 1 or "norm" in name]
+        groups.append({"params": matrices, "lr": lr * rate})
+        groups.append({"params": others, "lr": lr * rate, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=_can_fuse(task, trained.values()))
 
     def factor(step: int) -> float:

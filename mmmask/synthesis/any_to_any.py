@@ -16,7 +16,7 @@ from mmmask.synthesis.fourm_schedule import FourMSchedule
 from mmmask.synthesis.generator import Conditions
 from mmmask.synthesis.sampling import Sampler
 from mmmask.synthesis.target import Target
-from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.codec import Codec, data_of
 from mmmask.tokenizers.sequence_codec import SequenceCodec
 from mmmask.tokens import BLANK, Data, TokenSet, side_by_side
 from mmmask.transformer import MaskedTransformer, PlacedEmbedding
@@ -71,16 +71,7 @@ class AnyToAny(nn.Module):
 
     def read(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Data]:
         """Tokens of what a batch holds of these modalities (default: all). What is not `present` has length 0."""
-        found, present = {}, batch.get("present", {})
-        for name in names if names is not None else self.catalogue.names:
-            source = self.source(name)
-            if source not in batch:
-                raise UserError(f"the batch has no '{source}' for modality {name}.{nearest(source, batch)}")
-            data = self.codec(name).encode(batch[source])
-            if source in present:
-                data = data._replace(length=data.length * present[source].cpu().numpy())
-            found[name] = data
-        return found
+        return data_of(cast(Mapping[str, Codec], self.codecs), batch, names)
 
     @torch.no_grad()
     def predict(
