@@ -1,8 +1,11 @@
 """Any-to-any training learns what its modalities tell of each other, whatever is absent and however many ranks."""
 
+import csv
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +134,24 @@ def test_a_model_learns_a_modality_more_from_where_it_is(run, tmp_path, capsys):
     given = {"kind": NAMES}
     assert torch.equal(before.predict(given, ["ink"])["ink"], after.predict(given, ["ink"])["ink"])
     assert set(after.predict(given, ["tint"])["tint"]) <= set(NAMES)
+
+
+def test_the_page_tells_how_a_modality_is_added(run, capsys):
+    """Its command, on other data: the new modality is learned, the old ones are still there."""
+    page = (Path(__file__).parents[2] / "docs" / "cross_modal.md").read_text().replace("\\\n", " ")
+    (command,) = [line for line in page.splitlines() if "--model.modalities.silhouette" in line]
+    words = {"cross_modal/emoji.yaml": str(run / "config.yaml"), "RUN": str(run)}
+    given = [words.get(word, word.replace("openmoji", "picture")) for word in shlex.split(command)[1:]]
+    assert main([*given, "--trainer.max_steps", "8", "--model.lr", "0.01"]) == 0
+    told = (run.parent / "run-2" / "init_from.txt").read_text()
+    assert "loaded   embedding.caption.words" in told
+    assert "fresh    embedding.silhouette.words: the other has none" in told
+    model = model_of(run.parent / "run-2").parts["any_to_any"]
+    assert set(model.catalogue.names) == {"pixels", "tokens", "ink", "caption", "kind", "silhouette"}
+    assert model.predict({"kind": ["ring"]}, ["silhouette"])["silhouette"].shape == (1, 1, 32, 32)
+    rows = csv.DictReader((run.parent / "run-2" / "metrics.csv").open())
+    losses = [float(row["val/silhouette"]) for row in rows if row["val/silhouette"]]
+    assert losses[-1] < losses[0]
 
 
 def test_what_is_absent_is_neither_known_nor_asked():
