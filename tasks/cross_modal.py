@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -25,6 +25,7 @@ from tasks.beginning import begin_from
 from tasks.finished import fingerprints, same_codecs
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
+from tasks.token_budget import TokenBudget, one_end
 from tasks.training.randomness import common_generator
 
 MASKS = 0  # what seeds are drawn for
@@ -55,8 +56,10 @@ class CrossModal(LightningModule):
         lr: peak learning rate.
         betas: AdamW's averaging.
         weight_decay: on matrices; biases and norms do not decay.
-        warmup_tokens: known and asked tokens in which the learning rate grows.
-        decay: what follows: constant, or cosine to zero.
+        warmup_tokens: known and asked tokens in which the learning rate grows; each sample counts for as many as
+            `masks` allows.
+        total_tokens: those after which the training ends, and the cosine with it (default: by trainer.max_steps).
+        decay: what follows the growth: constant, or cosine to zero.
         init_from: run folder, or exported model, with whose backbone this one begins; modalities that it lacks are new.
     """
 
@@ -75,6 +78,7 @@ class CrossModal(LightningModule):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
         warmup_tokens: float = 0.0,
+        total_tokens: float | None = None,
         decay: Decay = "cosine",
         init_from: Path | None = None,
     ) -> None:
@@ -90,6 +94,7 @@ class CrossModal(LightningModule):
                 self.model.catalogue.number(name)
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_tokens, self.decay, self.init_from = warmup_tokens, decay, init_from
+        self.budget = TokenBudget(total_tokens, self.tokens_per_sample) if total_tokens is not None else None
         self.val_losses = {m.name: MeanMetric() for m in known if m.vocab_size}
         self.metrics = torch.nn.ModuleList(self.val_losses.values())  # so that they follow to devices and ranks
         self._shown: dict[str, Any] | None = None
@@ -102,16 +107,24 @@ class CrossModal(LightningModule):
     uses_all_weights = False  # a modality that no sample of a batch asks for has no gradients
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            one_end(self, self.budget, self.decay)
         begin_from(self, self.backbone, self.init_from, stage)
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.budget] if self.budget else []
+
     def configure_optimizers(self) -> Any:
-        warmup = 0
-        if self.warmup_tokens:
-            self.trainer.fit_loop.setup_data()  # Lightning has not asked for the loader yet
-            loader: Any = self.trainer.train_dataloader
-            samples = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches
-            warmup = round(self.warmup_tokens / (samples * self.tokens_per_sample))
-        return adamw(self, self.backbone, self.lr, self.betas, self.weight_decay, warmup, self.decay)
+        settings = self.lr, self.betas, self.weight_decay
+        if not self.warmup_tokens and not self.budget:
+            return adamw(self, self.backbone, *settings, 0, self.decay)
+        self.trainer.fit_loop.setup_data()  # Lightning has not asked for the loader yet
+        loader: Any = self.trainer.train_dataloader
+        step = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches * self.tokens_per_sample
+        if not (budget := self.budget):
+            return adamw(self, self.backbone, *settings, round(self.warmup_tokens / step), self.decay)
+        lengths = self.warmup_tokens / step, self.decay, budget.total / step
+        return adamw(self, self.backbone, *settings, *lengths, position=lambda _: budget.spent / step)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Masks are drawn on the CPU, and only what they keep goes to the device."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from PIL import Image
 from processes import together
 from quiet import QUIET
@@ -178,6 +178,74 @@ def test_ranks_change_nothing(tmp_path, loss):
     apart = sum((two[name] - one[name]).square().sum() for name in start).sqrt()
     moved = sum((one[name] - start[name]).square().sum() for name in start).sqrt()
     assert apart < 1e-3 * moved  # Adam makes much of the last digits of small gradients
+
+
+def budgeted(batch, rank=0, world=1, stop=400, folder=None, resume=None, **settings):
+    """Train for 400 samples of 48 tokens; the learning rate by samples seen, and how many there were at the end."""
+    rates = {}
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, model, batch, batch_idx):
+            rates[model.budget.spent // 48] = trainer.optimizers[0].param_groups[0]["lr"]
+            trainer.should_stop = model.budget.spent >= 48 * stop
+
+    trainer = Trainer(
+        max_epochs=-1,
+        devices=world,
+        strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+        callbacks=[Watch(), Randomness()],
+        **QUIET,
+        **settings,
+    )
+    model = task(total_tokens=48 * 400, warmup_tokens=48 * 80)
+    trainer.fit(model, loader(rank, world, batch, count=40), ckpt_path=resume, weights_only=resume and True)
+    if folder:
+        trainer.save_checkpoint(folder / f"{world}.ckpt")
+    return rates, model.budget.spent / 48
+
+
+def test_a_budget_of_tokens_is_spent_alike_in_any_batches(tmp_path):
+    """40 samples in batches of 24 are one of 24 and one of 16."""
+    large, end = budgeted(24)
+    assert end == 400
+    assert max(large.values()) == large[80] > 10 * min(large.values())
+    assert large[384] < 0.01 * large[80]
+    for other, more in (budgeted(8), budgeted(12, accumulate_grad_batches=2)):
+        assert more == 400
+        shared = [n for n in large.keys() & other.keys() if n > 80]
+        assert len(shared) > 10
+        for n in shared:
+            assert other[n] == pytest.approx(large[n], rel=1e-6)
+
+
+def test_a_budget_is_that_of_all_ranks_and_goes_on_in_other_batches(tmp_path):
+    def half(rank):
+        rates, end = budgeted(24, rank, 2, 184, tmp_path)
+        assert max(rates) == 184
+        assert end == 200  # with the epoch
+
+    together(2, half)
+    rest, end = budgeted(8, resume=tmp_path / "2.ckpt")
+    assert min(rest) == 200
+    assert end == 400
+    whole = budgeted(8)[0]
+    assert {n: rate for n, rate in whole.items() if n > 200} == pytest.approx(
+        {n: r for n, r in rest.items() if n > 200}
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "total", "words"),
+    [
+        ({}, None, "nothing says when the training ends; set model.total_tokens, or trainer.max_steps"),
+        ({"max_steps": 5}, 1e6, "total_tokens is 1e\\+06 and trainer.max_steps is 5: one of them must end"),
+        ({"max_epochs": 5}, 1e6, "trainer.max_epochs is 5"),
+        ({}, 0, "total_tokens must be above 0"),
+    ],
+)
+def test_one_thing_ends_a_training(ends, total, words):
+    with pytest.raises(UserError, match=words):
+        Trainer(**ends, **QUIET).fit(task(total_tokens=total), loader())
 
 
 @pytest.fixture
