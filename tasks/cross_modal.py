@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from torchmetrics import MeanMetric
 from mmmask.heads import answers
 from mmmask.masking import DirichletMask
 from mmmask.modalities import Modality
+from mmmask.parallelize import whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import Decoder
@@ -162,20 +164,27 @@ class CrossModal(LightningModule):
         if there:
             self.log("val/loss", torch.stack(list(there.values())).mean(), prog_bar=True)
         shown, self._shown = self._shown, None
-        for example in self.examples:
-            name = f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}"
-            show(self, name, self._table(example, shown) if shown is not None else None)
+        with self._predicting():
+            tables = [None if shown is None else self._table(example, shown) for example in self.examples]
+        for example, table in zip(self.examples, tables, strict=True):
+            show(self, f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}", table)
+
+    @contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """The model as each rank needs it to predict by itself: in eval mode, all weights whole."""
+        self.model.eval()
+        try:
+            with whole(self.backbone):
+                yield
+        finally:
+            self.backbone.train(self.training)
 
     def _table(self, example: Example, batch: dict[str, Any]) -> Tensor:
         sources = {name: self.model.source(name) for name in (*example.given, *example.wanted)}
         given = {name: batch[sources[name]] for name in example.given}
         there = {name: batch["present"][sources[name]] for name in given if sources[name] in batch["present"]}
         visible = {name: has[:, None].expand(-1, self.model.catalogue[name].length) for name, has in there.items()}
-        self.model.eval()
-        try:
-            predicted = self.model.predict(given, example.wanted, visible=visible)
-        finally:
-            self.backbone.train(self.training)
+        predicted = self.model.predict(given, example.wanted, visible=visible)
         seen = {name: self.model.codec(name).seen for name in predicted}
         return modality_table(
             {name: self._kept(name, batch) for name in example.given},
@@ -196,8 +205,12 @@ class CrossModal(LightningModule):
         seeds = torch.randint(2**62, (count * world,), generator=generator)[rank::world]
         question = self.masks(data, seeds.numpy().astype("uint64"))
         known, asked = question.known.map(self._there), question.asked.map(self._there)
-        features = self.backbone.decode(asked, self.backbone.encode(known), rule=self.rule)
-        return answers.errors(self.model.embedding, asked, features, self._there(question.wanted))
+        wanted = self._there(question.wanted)
+
+        def errors(features: Tensor) -> dict[str, answers.Errors]:
+            return answers.errors(self.model.embedding, asked, features, wanted)
+
+        return self.backbone(known, asked, self.rule, errors)
 
     def _there(self, part: Tensor) -> Tensor:
         return part.to(self.device, non_blocking=True)

@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from PIL import Image
-from processes import together
+from processes import sharding, together
 from quiet import QUIET
 from small_any_to_any import NAMES, WORDS, codecs, write_small_any_to_any
 from small_generators import tokenizer_of
@@ -322,6 +322,27 @@ def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
     assert torch.equal(mine["tokens"], theirs["tokens"])
     with pytest.raises(UserError, match="tokenizer is neither a run folder|cannot read the vocabulary"):
         model_of(run)
+
+
+@sharding
+def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, capsys):
+    def sharded(rank):
+        where = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "2"]
+        config = ["--config", str(run / "config.yaml"), "--config", "trainer/fsdp2.yaml"]
+        assert main(["fit", *config, *where]) == 0
+
+    together(2, sharded)
+    other = run.parent / "run-2"
+    assert (other / "checkpoints" / "last.ckpt" / "meta.pt").exists()
+    one, two = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run, other))
+    losses = [[float(row["val/loss"]) for row in rows if row["val/loss"]] for rows in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(losses[0]) == 2
+    assert [path.name for path in (other / "samples").iterdir()] == [path.name for path in (run / "samples").iterdir()]
+    mine, theirs = (model_of(folder).parts["any_to_any"].backbone.state_dict() for folder in (run, other))
+    apart = sum((mine[name] - theirs[name]).square().sum() for name in mine).sqrt()
+    assert apart < 1e-3 * sum(mine[name].square().sum() for name in mine).sqrt()
+    assert predict(other, tmp_path / "out", "--given", "kind=ring", "--want", "ink,caption") == 0
 
 
 def test_a_run_whose_tokenizer_was_trained_again_is_refused(run, tmp_path):
