@@ -90,6 +90,20 @@ class AnyToAny(nn.Module):
         which tokens `(B, L)` of a given grid are known (default: all); given as a target too, the rest is filled in.
         With `grow`, what was decoded is known to the targets that follow.
         """
+        found = self.answers(given, targets, seeds, weights, visible, grow)
+        return {name: self.codec(name).decode(ids.cpu(), length.cpu()) for name, (ids, length) in found.items()}
+
+    @torch.no_grad()
+    def answers(
+        self,
+        given: Mapping[str, Any],
+        targets: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        weights: Mapping[str, float] | None = None,
+        visible: Mapping[str, Tensor] | None = None,
+        grow: bool = True,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `predict` decodes: ids `(B, L)` of the targets, and how many of them are meant `(B,)`."""
         for name in targets:
             self.catalogue.number(name)  # refuses one it does not have
         known = self.known(given, visible)
@@ -97,15 +111,15 @@ class AnyToAny(nn.Module):
         seeds = list(range(count)) if seeds is None else list(seeds)
         if len(seeds) != count:
             raise UserError(f"{len(seeds)} seeds for {count} samples; give one for each.")
-        answers: dict[str, Any] = {}
+        found = {}
         for name in targets:
             own = known.pop(name, None)
             conditions = self.conditions(known, count, name, own, weights)
             ids, length = self._decoded(name, conditions, own, given.get(name), seeds)
-            answers[name] = self.codec(name).decode(ids.cpu(), length.cpu())
+            found[name] = ids, length
             if grow:
                 known[name] = self._all_of(name, ids, length)
-        return answers
+        return found
 
     def known(self, given: Mapping[str, Any], visible: Mapping[str, Tensor] | None = None) -> dict[str, TokenSet]:
         """The tokens of raw data by modality."""
