@@ -27,6 +27,7 @@ from tasks.beginning import begin_from
 from tasks.finished import fingerprints, same_codecs
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
+from tasks.retrieving import Retrieval, RetrievalScores
 from tasks.token_budget import TokenBudget, one_end
 from tasks.training.randomness import common_generator
 
@@ -55,6 +56,8 @@ class CrossModal(LightningModule):
         decoders: how modalities are decoded, where not as `decoder_for` says.
         loss: mean over modalities of their means (mod), or over all answers (token).
         examples: what validations show a picture of.
+        retrieval: what validations look for, among the first `retrieval_samples`.
+        retrieval_samples: how many; the time it takes grows with their square.
         lr: peak learning rate.
         betas: AdamW's averaging.
         weight_decay: on matrices; biases and norms do not decay.
@@ -76,6 +79,8 @@ class CrossModal(LightningModule):
         decoders: dict[str, Decoder] | None = None,
         loss: Literal["mod", "token"] = "mod",
         examples: list[Example] | None = None,
+        retrieval: list[Retrieval] | None = None,
+        retrieval_samples: int = 128,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
@@ -94,6 +99,7 @@ class CrossModal(LightningModule):
         for example in self.examples:
             for name in (*example.given, *example.wanted):
                 self.model.catalogue.number(name)
+        self.retrieval = RetrievalScores(retrieval or [], retrieval_samples, self.model)
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_tokens, self.decay, self.init_from = warmup_tokens, decay, init_from
         self.budget = TokenBudget(total_tokens, self.tokens_per_sample) if total_tokens is not None else None
@@ -148,6 +154,7 @@ class CrossModal(LightningModule):
         found = self._errors(batch, batch_idx, training=False)
         for name, part in found.items():
             self.val_losses[name].update(part.total / max(1, part.number), part.number)
+        self.retrieval.keep(batch)
         if self._shown is None:
             self._shown = {name: value[:SHOWN] for name, value in batch.items() if name not in ("key", "present")}
             self._shown["present"] = {name: part[:SHOWN] for name, part in batch.get("present", {}).items()}
@@ -157,7 +164,7 @@ class CrossModal(LightningModule):
             metric.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """The loss of each modality and their mean; a table of predictions for each of the examples."""
+        """The loss of each modality and their mean; what is found again; a table of predictions for each example."""
         means = {name: metric.compute() for name, metric in self.val_losses.items()}
         there = {name: mean for name, mean in means.items() if not mean.isnan()}
         self.log_dict({f"val/{name}": mean for name, mean in there.items()})
@@ -165,6 +172,7 @@ class CrossModal(LightningModule):
             self.log("val/loss", torch.stack(list(there.values())).mean(), prog_bar=True)
         shown, self._shown = self._shown, None
         with self._predicting():
+            self.log_dict({f"val/{name}": share for name, share in self.retrieval.compute(self.model).items()})
             tables = [None if shown is None else self._table(example, shown) for example in self.examples]
         for example, table in zip(self.examples, tables, strict=True):
             show(self, f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}", table)

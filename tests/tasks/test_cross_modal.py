@@ -22,11 +22,13 @@ from torch.utils.data import DataLoader
 from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.masking import Component, DirichletMask
+from mmmask.metrics import Recall
 from mmmask.pretrained.model_files import Model, build, read, write
-from mmmask.synthesis import Autoregressive
+from mmmask.synthesis import Autoregressive, log_likelihoods
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
 from tasks.finished import model_of
+from tasks.retrieving import Retrieval
 from tasks.training.randomness import Randomness
 
 SHAPES = {"circle": "a red circle", "square": "a blue square", "ring": "two green rings"}
@@ -180,6 +182,58 @@ def test_ranks_change_nothing(tmp_path, loss):
     assert apart < 1e-3 * moved  # Adam makes much of the last digits of small gradients
 
 
+FINDS = [Retrieval(["pixels"], "ink"), Retrieval(["caption", "kind"], "ink"), Retrieval(["ink"], "caption")]
+
+
+def different(count=30):
+    """Samples of which no two look alike; every fifth lacks its text."""
+    draw = torch.Generator().manual_seed(1)
+    return [{**s, "image": torch.randint(0, 256, (1, 8, 8), generator=draw).byte()} for s in samples(count, absent=5)]
+
+
+def found(rank=0, world=1):
+    """What a validation finds again among the first 24, and with which model."""
+    model = task(retrieval=FINDS, retrieval_samples=24)
+    for parameter in model.backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    runner = Trainer(devices=world, strategy="ddp" if world > 1 else "auto", callbacks=[Randomness()], **QUIET)
+    (scores,) = runner.validate(model, DataLoader(different()[rank::world], 8 // world), verbose=False)
+    return {name.removeprefix("val/"): share for name, share in scores.items() if "R@" in name}, model.model.eval()
+
+
+def test_validations_say_what_is_found_again():
+    scores, model = found()
+    whole = [sample for n, sample in enumerate(different()[:24]) if n % 5]  # who lacks the text is not looked for by it
+    given = {"caption": [s["caption"] for s in whole], "kind": [NAMES[s["kind"]] for s in whole]}
+    chances = log_likelihoods(model, given, "ink", torch.stack([s["image"] for s in whole]))
+    for top in (1, 5):
+        recall = Recall(top)
+        recall.update(chances)
+        assert scores[f"caption-kind-to-ink/R@{top}"] == pytest.approx(recall.compute().item())
+    assert len(scores) == 6
+    assert 0 < scores["pixels-to-ink/R@5"] < 1
+
+
+def test_ranks_find_the_same(tmp_path):
+    together(2, lambda rank: (tmp_path / str(rank)).write_text(json.dumps(found(rank, 2)[0])))
+    assert [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)] == [pytest.approx(found()[0])] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "find", "count", "words"),
+    [
+        (["pixels"], "inc", 9, "there is no modality 'inc' here.*Did you mean 'ink'"),
+        (["ink"], "pixels", 9, "retrieval of pixels given ink: give other modalities .* can be asked"),
+        (["ink"], "ink", 9, "give other modalities than the one to find"),
+        ([], "ink", 9, "given nothing"),
+        (["pixels"], "ink", 1, "retrieval_samples must be 2 or more; it is 1"),
+    ],
+)
+def test_what_cannot_be_found_is_told(given, find, count, words):
+    with pytest.raises(UserError, match=words):
+        task(retrieval=[Retrieval(given, find)], retrieval_samples=count)
+
+
 def budgeted(batch, rank=0, world=1, stop=400, folder=None, resume=None, **settings):
     """Train for 400 samples of 48 tokens; the learning rate by samples seen, and how many there were at the end."""
     rates = {}
@@ -283,6 +337,7 @@ def run(make_shards, tmp_path):
             },
         },
         "examples": [{"given": ["caption"], "wanted": ["ink", "kind"]}],
+        "retrieval": [{"given": ["pixels"], "find": "caption"}],
         "warmup_tokens": 200,
     }
     config = {
@@ -338,6 +393,7 @@ def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, caps
     losses = [[float(row["val/loss"]) for row in rows if row["val/loss"]] for rows in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert len(losses[0]) == 2
+    assert [row["val/pixels-to-caption/R@1"] for row in one] == [row["val/pixels-to-caption/R@1"] for row in two]
     assert [path.name for path in (other / "samples").iterdir()] == [path.name for path in (run / "samples").iterdir()]
     mine, theirs = (model_of(folder).parts["any_to_any"].backbone.state_dict() for folder in (run, other))
     apart = sum((mine[name] - theirs[name]).square().sum() for name in mine).sqrt()
