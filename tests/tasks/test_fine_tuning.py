@@ -7,7 +7,7 @@ import torch
 import yaml
 from conftest import sample_fields
 from lightning.pytorch import Trainer, seed_everything
-from processes import together
+from processes import sharding, together
 from quiet import QUIET
 from small_any_to_any import NAMES, codecs, write_small_any_to_any
 from torch.utils.data import DataLoader
@@ -20,6 +20,7 @@ from mmmask.pretrained.model_files import read
 from mmmask.transformer import FourM
 from tasks.fine_tuning import FineTuning
 from tasks.finished import model_of
+from tasks.training.parallel import FullySharded, Parallel
 from tasks.training.randomness import Randomness
 
 CAPTIONS = ["a red circle", "a blue square", "two green rings"]
@@ -57,12 +58,12 @@ def task(head=lambda dim: ClassHead(dim, 3), decoder_depth=0, **settings):
     )
 
 
-def fit(model, steps=60, rank=0, world=1, folder=None, **data):
+def fit(model, steps=60, rank=0, world=1, folder=None, strategy="ddp_find_unused_parameters_true", **data):
     runner = Trainer(
         max_steps=steps,
         devices=world,
-        strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
-        callbacks=[Randomness()],
+        strategy=strategy if world > 1 else "auto",
+        callbacks=[Randomness(), Parallel()],
         **QUIET,
     )
     runner.fit(model, DataLoader(samples(**data)[rank::world], 12 // world))
@@ -141,11 +142,13 @@ def test_lower_blocks_learn_more_slowly_and_what_decodes_not_at_all():
     assert not [name for name in rates if "decoder" in name or "answers" in name or name == "backbone.norm.weight"]
 
 
-def test_ranks_change_nothing(tmp_path):
-    together(2, lambda rank: fit(task(), 3, rank, 2, tmp_path, absent=5))
-    fit(task(), 3, folder=tmp_path, absent=5)
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("shards", marks=sharding)])
+def test_ranks_change_nothing(tmp_path, strategy):
+    settings = {"shards": {"strategy": FullySharded(False)}}.get(strategy, {})
+    together(2, lambda rank: fit(task(decoder_depth=1), 3, rank, 2, tmp_path, absent=5, **settings))
+    fit(task(decoder_depth=1), 3, folder=tmp_path, absent=5)
     one, two = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True)["state_dict"] for n in (1, 2))
-    start = task().state_dict()
+    start = task(decoder_depth=1).state_dict()
     apart = sum((two[name] - one[name]).square().sum() for name in start).sqrt()
     assert apart < 1e-3 * sum((one[name] - start[name]).square().sum() for name in start).sqrt()
 
