@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import isfunction
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from mmmask.errors import UserError
@@ -47,6 +48,22 @@ def parallelize(
         for child in children:
             if any(parameter.requires_grad for parameter in child.parameters()):
                 _shard(child, mesh, param_dtype)
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """Meanwhile all sharded weights of `model` are whole on every rank, so that each may use it as often as it likes
+    without the others. For looking, not for training; all ranks must enter."""
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in shards:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in shards:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
 
 
 def _children(model: nn.Module) -> Iterator[nn.Module]:

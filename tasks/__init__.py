@@ -3,6 +3,7 @@
 from tasks.classifier_training import ClassifierTraining
 from tasks.cross_modal import CrossModal
 from tasks.feature_maps import ClassifierMaps, ViTMaps
+from tasks.fine_tuning import FineTuning
 from tasks.image_synthesis import ImageSynthesis
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, FrechetReward, Recognised
@@ -17,6 +18,7 @@ __all__ = [
     "ClassifierMaps",
     "ClassifierTraining",
     "CrossModal",
+    "FineTuning",
     "FrechetReward",
     "FullySharded",
     "ImageSynthesis",

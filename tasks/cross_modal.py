@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from mmmask.heads import Alignment, answers
 from mmmask.masking import DirichletMask
 from mmmask.modalities import Modality
+from mmmask.parallelize import whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import Decoder
@@ -26,6 +28,8 @@ from tasks.beginning import begin_from
 from tasks.finished import fingerprints, same_codecs
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
+from tasks.retrieving import Retrieval, RetrievalScores
+from tasks.token_budget import TokenBudget, one_end
 from tasks.training.randomness import common_generator
 
 MASKS = 0  # what seeds are drawn for
@@ -54,11 +58,15 @@ class CrossModal(LightningModule):
         alignment: of modalities whose vectors are to be compared (Alignment), over the samples of one device.
         loss: mean over modalities of their means (mod), or over all answers (token).
         examples: what validations show a picture of.
+        retrieval: what validations look for, among the first `retrieval_samples`.
+        retrieval_samples: how many; the time it takes grows with their square.
         lr: peak learning rate.
         betas: AdamW's averaging.
         weight_decay: on matrices; biases and norms do not decay.
-        warmup_tokens: known and asked tokens in which the learning rate grows.
-        decay: what follows: constant, or cosine to zero.
+        warmup_tokens: known and asked tokens in which the learning rate grows; each sample counts for as many as
+            `masks` allows.
+        total_tokens: those after which the training ends, and the cosine with it (default: by trainer.max_steps).
+        decay: what follows the growth: constant, or cosine to zero.
         init_from: run folder, or exported model, with whose backbone this one begins; modalities that it lacks are new.
     """
 
@@ -74,10 +82,13 @@ class CrossModal(LightningModule):
         alignment: Alignment | None = None,
         loss: Literal["mod", "token"] = "mod",
         examples: list[Example] | None = None,
+        retrieval: list[Retrieval] | None = None,
+        retrieval_samples: int = 128,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
         warmup_tokens: float = 0.0,
+        total_tokens: float | None = None,
         decay: Decay = "cosine",
         init_from: Path | None = None,
     ) -> None:
@@ -92,8 +103,10 @@ class CrossModal(LightningModule):
         for example in self.examples:
             for name in (*example.given, *example.wanted):
                 self.model.catalogue.number(name)
+        self.retrieval = RetrievalScores(retrieval or [], retrieval_samples, self.model)
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_tokens, self.decay, self.init_from = warmup_tokens, decay, init_from
+        self.budget = TokenBudget(total_tokens, self.tokens_per_sample) if total_tokens is not None else None
         self.val_losses = {m.name: MeanMetric() for m in known if m.vocab_size}
         self.metrics = torch.nn.ModuleList(self.val_losses.values())  # so that they follow to devices and ranks
         self._shown: dict[str, Any] | None = None
@@ -106,16 +119,24 @@ class CrossModal(LightningModule):
     uses_all_weights = False  # a modality that no sample of a batch asks for has no gradients
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            one_end(self, self.budget, self.decay)
         begin_from(self, self.backbone, self.init_from, stage)
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.budget] if self.budget else []
+
     def configure_optimizers(self) -> Any:
-        warmup = 0
-        if self.warmup_tokens:
-            self.trainer.fit_loop.setup_data()  # Lightning has not asked for the loader yet
-            loader: Any = self.trainer.train_dataloader
-            samples = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches
-            warmup = round(self.warmup_tokens / (samples * self.tokens_per_sample))
-        return adamw(self, self, self.lr, self.betas, self.weight_decay, warmup, self.decay)
+        settings = self.lr, self.betas, self.weight_decay
+        if not self.warmup_tokens and not self.budget:
+            return adamw(self, self, *settings, 0, self.decay)
+        self.trainer.fit_loop.setup_data()  # Lightning has not asked for the loader yet
+        loader: Any = self.trainer.train_dataloader
+        step = loader.batch_size * ranks()[1] * self.trainer.accumulate_grad_batches * self.tokens_per_sample
+        if not (budget := self.budget):
+            return adamw(self, self, *settings, round(self.warmup_tokens / step), self.decay)
+        lengths = self.warmup_tokens / step, self.decay, budget.total / step
+        return adamw(self, self, *settings, *lengths, position=lambda _: budget.spent / step)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Masks are drawn on the CPU, and only what they keep goes to the device."""
@@ -144,6 +165,7 @@ class CrossModal(LightningModule):
             self.log("val/alignment", self._apart(self.alignment, data), batch_size=len(batch["key"]), sync_dist=True)
         for name, part in found.items():
             self.val_losses[name].update(part.total / max(1, part.number), part.number)
+        self.retrieval.keep(batch)
         if self._shown is None:
             self._shown = {name: value[:SHOWN] for name, value in batch.items() if name not in ("key", "present")}
             self._shown["present"] = {name: part[:SHOWN] for name, part in batch.get("present", {}).items()}
@@ -153,27 +175,35 @@ class CrossModal(LightningModule):
             metric.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """The loss of each modality and their mean; a table of predictions for each of the examples."""
+        """The loss of each modality and their mean; what is found again; a table of predictions for each example."""
         means = {name: metric.compute() for name, metric in self.val_losses.items()}
         there = {name: mean for name, mean in means.items() if not mean.isnan()}
         self.log_dict({f"val/{name}": mean for name, mean in there.items()})
         if there:
             self.log("val/loss", torch.stack(list(there.values())).mean(), prog_bar=True)
         shown, self._shown = self._shown, None
-        for example in self.examples:
-            name = f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}"
-            show(self, name, self._table(example, shown) if shown is not None else None)
+        with self._predicting():
+            self.log_dict({f"val/{name}": share for name, share in self.retrieval.compute(self.model).items()})
+            tables = [None if shown is None else self._table(example, shown) for example in self.examples]
+        for example, table in zip(self.examples, tables, strict=True):
+            show(self, f"{'-'.join(example.given)}-to-{'-'.join(example.wanted)}", table)
+
+    @contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """The model as each rank needs it to predict by itself: in eval mode, all weights whole."""
+        self.model.eval()
+        try:
+            with whole(self.backbone):
+                yield
+        finally:
+            self.backbone.train(self.training)
 
     def _table(self, example: Example, batch: dict[str, Any]) -> Tensor:
         sources = {name: self.model.source(name) for name in (*example.given, *example.wanted)}
         given = {name: batch[sources[name]] for name in example.given}
         there = {name: batch["present"][sources[name]] for name in given if sources[name] in batch["present"]}
         visible = {name: has[:, None].expand(-1, self.model.catalogue[name].length) for name, has in there.items()}
-        self.model.eval()
-        try:
-            predicted = self.model.predict(given, example.wanted, visible=visible)
-        finally:
-            self.backbone.train(self.training)
+        predicted = self.model.predict(given, example.wanted, visible=visible)
         seen = {name: self.model.codec(name).seen for name in predicted}
         return modality_table(
             {name: self._kept(name, batch) for name in example.given},
@@ -201,8 +231,12 @@ class CrossModal(LightningModule):
         seeds = torch.randint(2**62, (count * world,), generator=generator)[rank::world]
         question = self.masks(data, seeds.numpy().astype("uint64"))
         known, asked = question.known.map(self._there), question.asked.map(self._there)
-        features = self.backbone.decode(asked, self.backbone.encode(known), rule=self.rule)
-        return answers.errors(self.model.embedding, asked, features, self._there(question.wanted))
+        wanted = self._there(question.wanted)
+
+        def errors(features: Tensor) -> dict[str, answers.Errors]:
+            return answers.errors(self.model.embedding, asked, features, wanted)
+
+        return self.backbone(known, asked, self.rule, errors)
 
     def _there(self, part: Tensor) -> Tensor:
         return part.to(self.device, non_blocking=True)

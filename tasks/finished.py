@@ -12,10 +12,11 @@ import yaml
 from torch import nn
 
 from mmmask.errors import UserError
-from mmmask.heads import Alignment
+from mmmask.heads import Alignment, Readout
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
-from mmmask.synthesis import AnyToAny, ImageGenerator, Policy
+from mmmask.synthesis import AnyToAny, ImageGenerator, Policy, Recognition
 from mmmask.tokenizers import ImageTokenizer
+from mmmask.tokenizers.codec import Codec
 from mmmask.transformer import MaskedTransformer
 from tasks.training import finding
 from tasks.training.ema import averaged
@@ -44,6 +45,8 @@ def model_of(path: Path) -> Model:
         return model
     if name == "CrossModal":
         return _any_to_any(given, weights, content, path)
+    if name == "FineTuning":
+        return _recognition(given, weights, content, path)
     if name == "PolicyTraining":
         return _with_policy(given, weights, content, path)
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
@@ -117,7 +120,35 @@ def _synthesis(given: dict[str, Any], weights: dict[str, Any], source: Path) -> 
 
 
 def _any_to_any(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
-    """The backbone of a run with its codecs; as told elsewhere, these carry what they are made of."""
+    """The backbone of a run with its codecs."""
+    backbone, codecs, settings = _with_codecs(given, weights, content, source)
+    decoders = given.get("decoders") or {}
+    settings["decoders"], alignment = decoders, None
+    if given.get("alignment"):
+        settings["alignment"] = given["alignment"]
+        alignment = _trained(given["alignment"], "alignment", weights, source)
+        assert isinstance(alignment, Alignment)
+    model = AnyToAny(backbone, codecs, build(decoders, trusted=True), alignment)
+    spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
+    return Model({"any_to_any": model.eval()}, {"any_to_any": spec})
+
+
+def _recognition(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
+    """The backbone of a run with its codecs and its head."""
+    backbone, codecs, settings = _with_codecs(given, weights, content, source)
+    made = {**(given["head"].get("init_args") or {}), "dim": backbone.encoder.dim}
+    head: Spec = {"class_path": given["head"]["class_path"], "init_args": made}
+    readout = _trained(head, "head", weights, source)
+    assert isinstance(readout, Readout)
+    spec: Spec = {"class_path": "mmmask.synthesis.Recognition", "init_args": {**settings, "head": head}}
+    return Model({"recognition": Recognition(backbone, codecs, readout).eval()}, {"recognition": spec})
+
+
+def _with_codecs(
+    given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path
+) -> tuple[MaskedTransformer, dict[str, Codec], dict[str, Any]]:
+    """A backbone and the codecs of its modalities, and how both are made; as told elsewhere, codecs carry what they
+    are made of."""
     codecs = {name: build(spec, trusted=True) for name, spec in given["modalities"].items()}
     same_codecs(codecs, content, source)
     modalities = [
@@ -127,18 +158,9 @@ def _any_to_any(given: dict[str, Any], weights: dict[str, Any], content: Mapping
     settings = {**(given["backbone"].get("init_args") or {}), "modalities": modalities}
     backbone: Spec = {"class_path": given["backbone"]["class_path"], "init_args": settings}
     specs = {name: codec.portable(given["modalities"][name]) for name, codec in codecs.items()}
-    decoders = given.get("decoders") or {}
     trained = _trained(backbone, "backbone", weights, source)
     assert isinstance(trained, MaskedTransformer)
-    settings = {"backbone": backbone, "codecs": specs, "decoders": decoders}
-    alignment = None
-    if given.get("alignment"):
-        settings["alignment"] = given["alignment"]
-        alignment = _trained(given["alignment"], "alignment", weights, source)
-        assert isinstance(alignment, Alignment)
-    model = AnyToAny(trained, codecs, build(decoders, trusted=True), alignment)
-    spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
-    return Model({"any_to_any": model.eval()}, {"any_to_any": spec})
+    return trained, codecs, {"backbone": backbone, "codecs": specs}
 
 
 def same_codecs(codecs: Mapping[str, nn.Module], checkpoint: Mapping[str, Any], name: object) -> None:

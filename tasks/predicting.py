@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from mmmask.files import written_whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import decoder_for
+from mmmask.tokenizers.trained_codec import TrainedCodec
 from mmmask.tokenizers.typed_files import picture_in
-from tasks.finished import model_of
+from tasks.finished import fingerprint, model_of
 from tasks.generating import check_seed, chosen_device
+
+Found = dict[str, tuple[Tensor, Tensor]]
 
 
 def predict_modality(
@@ -25,6 +28,7 @@ def predict_modality(
     want: str,
     given: Sequence[str] = (),
     out: Path = Path("predicted"),
+    then: Path | None = None,
     weights: Sequence[str] = (),
     mask: Sequence[str] = (),
     n: int = 1,
@@ -42,6 +46,8 @@ def predict_modality(
         given: NAME=VALUE of each modality that is known: a text, a name, or the path of a picture or JSON file. Gaps of
             a text, written ___, are filled if it is wanted too.
         out: folder to write into.
+        then: another model, for wanted modalities that the first does not have (super-resolution). It is given what
+            was given, and what the first has answered, as far as it knows these modalities by the same names.
         weights: NAME=NUMBER of given modalities that pull (below 0: push away); the others are known, and do not.
         mask: NAME=PICTURE whose white parts are to be drawn anew, of a given picture that is wanted too.
         n: answers.
@@ -54,25 +60,68 @@ def predict_modality(
     if n < 1:
         raise UserError(f"predict-modality: n must be 1 or more; it is {n}.")
     check_seed(seed)
-    found = model_of(checkpoint).part("any_to_any", checkpoint)
-    assert isinstance(found, AnyToAny)
-    model = found.to(chosen_device(device))
-    targets = [name.strip() for name in want.split(",") if name.strip()]
-    for name in targets:
-        modality = model.catalogue[name]
-        if (steps, temperature, guidance) != (None, None, None):
-            model.decoders[name] = decoder_for(modality, steps, temperature, guidance)
-    known = {name: _repeated(model.codec(name).typed(value), n) for name, value in _pairs("given", given, model)}
+    models = [_model(path, chosen_device(device)) for path in (checkpoint, then) if path is not None]
+    model, targets = models[0], [name.strip() for name in want.split(",") if name.strip()]
+    for each in models:
+        for name in set(targets) & set(each.catalogue.names):
+            if (steps, temperature, guidance) != (None, None, None):
+                each.decoders[name] = decoder_for(each.catalogue[name], steps, temperature, guidance)
+    words = dict(_pairs("given", given, model))
     visible = {name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, model)}
     pulls = {name: _number(name, value) for name, value in _pairs("weights", weights, model)} or None
-    answers = model.predict(known, targets, range(seed, seed + n), pulls, visible)
+    answers = _answers(models, words, targets, range(seed, seed + n), pulls, visible)
     out.mkdir(parents=True, exist_ok=True)
-    columns = {name: model.codec(name).seen(raw) for name, raw in answers.items()}
-    for name, column in columns.items():
+    for name, column in answers.items():
         _tell(name, column, out, seed)
-    shown = {name: model.codec(name).seen(raw) for name, raw in known.items()}
-    save_image(modality_table(shown, columns), out / "table.png")
+    shown = {name: model.codec(name).seen(raw) for name, raw in _typed(model, words, n).items()}
+    save_image(modality_table(shown, answers), out / "table.png")
     print(out / "table.png")
+
+
+def _answers(
+    models: Sequence[AnyToAny],
+    words: Mapping[str, str],
+    targets: Sequence[str],
+    seeds: Sequence[int],
+    weights: Mapping[str, float] | None,
+    visible: Mapping[str, Tensor],
+) -> dict[str, Tensor | Sequence[str]]:
+    """What a person is shown of each target, by the first model, or by the last if that alone has it."""
+    first, last = models[0], models[-1]
+    later = [name for name in targets if name not in first.catalogue.names and name in last.catalogue.names]
+    now = [name for name in targets if name not in later]
+    found = first.answers(_typed(first, words, len(seeds)), now, seeds, weights, visible)
+    raw = _decoded(first, found)
+    if later:
+        known = _typed(last, {name: value for name, value in words.items() if name in last.catalogue.names}, len(seeds))
+        raw |= _decoded(last, last.answers(known | _passed_on(first, last, found, raw), later, seeds))
+    return {name: (last if name in later else first).codec(name).seen(raw[name]) for name in targets}
+
+
+def _model(path: Path, device: torch.device) -> AnyToAny:
+    found = model_of(path).part("any_to_any", path)
+    assert isinstance(found, AnyToAny)
+    return found.to(device)
+
+
+def _typed(model: AnyToAny, words: Mapping[str, str], n: int) -> dict[str, Any]:
+    """What a person typed for each modality, n times."""
+    return {name: _repeated(model.codec(name).typed(value), n) for name, value in words.items()}
+
+
+def _decoded(model: AnyToAny, found: Found) -> dict[str, Any]:
+    return {name: model.codec(name).decode(ids.cpu(), length.cpu()) for name, (ids, length) in found.items()}
+
+
+def _passed_on(model: AnyToAny, then: AnyToAny, found: Found, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What the next model is given of answers that it knows: their tokens if both have the same tokenizer, which lose
+    nothing; else the data."""
+    passed = {}
+    for name in set(found) & set(then.catalogue.names):
+        own, other = model.codec(name), then.codec(name)
+        same = isinstance(own, TrainedCodec) and fingerprint(own) == fingerprint(other)
+        passed[name] = found[name][0].cpu() if same else raw[name]
+    return passed
 
 
 def _pairs(option: str, words: Sequence[str], model: AnyToAny) -> list[tuple[str, str]]:

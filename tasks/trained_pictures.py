@@ -16,13 +16,14 @@ class TrainedPictures(Pictures):
     Args:
         run: run folder of its training, or an exported model.
         source: entry of the batch that holds the pictures.
+        shrink: how many times larger these may be than those that the tokenizer is for.
     """
 
-    def __init__(self, run: Path, source: str | None = None) -> None:
+    def __init__(self, run: Path, source: str | None = None, shrink: int = 1) -> None:
         model = model_of(Path(run))  # in a configuration it is a string
-        super().__init__(model.part("tokenizer", run), source)
+        super().__init__(model.part("tokenizer", run), source, shrink)
         self.spec = model.specs["tokenizer"]
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        settings = {"tokenizer": self.spec, "source": self.source}
+        settings = {"tokenizer": self.spec, "source": self.source, "shrink": self.shrink}
         return {"class_path": "mmmask.tokenizers.Pictures", "init_args": settings}

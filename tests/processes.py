@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def together(world, function, *arguments, **options):
@@ -17,6 +18,7 @@ def together(world, function, *arguments, **options):
 
     def one(rank):
         os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0")
+        rank_zero_only.rank = rank  # which Lightning looked up when it was imported
         torch.set_num_threads(1)
         function(rank, *arguments, **options)
 

@@ -45,7 +45,7 @@ class Alignment(nn.Module):
         self.project = nn.ModuleDict(
             {name: nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for name in modalities}
         )
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))  # FSDP2 wants a dimension
 
     def forward(self, name: str, memory: Memory) -> Tensor:
         """Vectors `(B, width)` of length 1 for what is remembered of one modality."""

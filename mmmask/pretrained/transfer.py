@@ -13,7 +13,7 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model
 from mmmask.transformer import Block, MaskedTransformer, PlacedEmbedding, Stack, TokenEmbedding
 
-PARTS = ("any_to_any", "backbone", "generator", "classifier")  # of a model that may hold a backbone
+PARTS = ("any_to_any", "backbone", "generator", "classifier", "recognition")  # of a model that may hold a backbone
 
 
 @dataclass

@@ -10,6 +10,7 @@ from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
 from mmmask.synthesis.policy import Policy
 from mmmask.synthesis.recap import ReCAP
+from mmmask.synthesis.recognition import Recognition
 from mmmask.synthesis.roar import ROAR
 from mmmask.synthesis.sampling import Decoded, Sampler
 from mmmask.synthesis.schedules import (
@@ -41,6 +42,7 @@ __all__ = [
     "Policy",
     "ReCAP",
     "ReCAPSchedule",
+    "Recognition",
     "Sampler",
     "Schedule",
     "Shuffled",

@@ -17,7 +17,7 @@ from mmmask.synthesis.fourm_schedule import FourMSchedule
 from mmmask.synthesis.generator import Conditions
 from mmmask.synthesis.sampling import Sampler
 from mmmask.synthesis.target import Target
-from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.codec import Codec, data_of
 from mmmask.tokenizers.sequence_codec import SequenceCodec
 from mmmask.tokens import BLANK, Data, TokenSet, side_by_side
 from mmmask.transformer import MaskedTransformer, PlacedEmbedding
@@ -74,16 +74,7 @@ class AnyToAny(nn.Module):
 
     def read(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Data]:
         """Tokens of what a batch holds of these modalities (default: all). What is not `present` has length 0."""
-        found, present = {}, batch.get("present", {})
-        for name in names if names is not None else self.catalogue.names:
-            source = self.source(name)
-            if source not in batch:
-                raise UserError(f"the batch has no '{source}' for modality {name}.{nearest(source, batch)}")
-            data = self.codec(name).encode(batch[source])
-            if source in present:
-                data = data._replace(length=data.length * present[source].cpu().numpy())
-            found[name] = data
-        return found
+        return data_of(cast(Mapping[str, Codec], self.codecs), batch, names)
 
     @torch.no_grad()
     def predict(
@@ -102,6 +93,20 @@ class AnyToAny(nn.Module):
         which tokens `(B, L)` of a given grid are known (default: all); given as a target too, the rest is filled in.
         With `grow`, what was decoded is known to the targets that follow.
         """
+        found = self.answers(given, targets, seeds, weights, visible, grow)
+        return {name: self.codec(name).decode(ids.cpu(), length.cpu()) for name, (ids, length) in found.items()}
+
+    @torch.no_grad()
+    def answers(
+        self,
+        given: Mapping[str, Any],
+        targets: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        weights: Mapping[str, float] | None = None,
+        visible: Mapping[str, Tensor] | None = None,
+        grow: bool = True,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `predict` decodes: ids `(B, L)` of the targets, and how many of them are meant `(B,)`."""
         for name in targets:
             self.catalogue.number(name)  # refuses one it does not have
         known = self.known(given, visible)
@@ -109,15 +114,15 @@ class AnyToAny(nn.Module):
         seeds = list(range(count)) if seeds is None else list(seeds)
         if len(seeds) != count:
             raise UserError(f"{len(seeds)} seeds for {count} samples; give one for each.")
-        answers: dict[str, Any] = {}
+        found = {}
         for name in targets:
             own = known.pop(name, None)
             conditions = self.conditions(known, count, name, own, weights)
             ids, length = self._decoded(name, conditions, own, given.get(name), seeds)
-            answers[name] = self.codec(name).decode(ids.cpu(), length.cpu())
+            found[name] = ids, length
             if grow:
                 known[name] = self._all_of(name, ids, length)
-        return answers
+        return found
 
     def known(self, given: Mapping[str, Any], visible: Mapping[str, Tensor] | None = None) -> dict[str, TokenSet]:
         """The tokens of raw data by modality."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmmask.errors import UserError
+from mmmask.errors import UserError, nearest
 from mmmask.modalities import Modality
 from mmmask.tokens import Data
 
@@ -47,3 +47,19 @@ class Codec(nn.Module, ABC):
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration that it was made of, without what is found on this machine alone."""
         return dict(spec)
+
+
+def data_of(
+    codecs: Mapping[str, Codec], batch: Mapping[str, Any], names: Sequence[str] | None = None
+) -> dict[str, Data]:
+    """Tokens of what a batch holds of these modalities (default: all). What is not `present` has length 0."""
+    found, present = {}, batch.get("present", {})
+    for name in names if names is not None else codecs:
+        source = codecs[name].source or name
+        if source not in batch:
+            raise UserError(f"the batch has no '{source}' for modality {name}.{nearest(source, batch)}")
+        data = codecs[name].encode(batch[source])
+        if source in present:
+            data = data._replace(length=data.length * present[source].cpu().numpy())
+        found[name] = data
+    return found

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.contents import ClassMap
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer
 from mmmask.tokenizers.trained_codec import TrainedCodec, length_of, present, without
 from mmmask.tokenizers.typed_files import picture_in
@@ -20,16 +22,24 @@ MEAN, SPREAD = 0.5, 0.25  # of pixels in 0..1, near enough for any set
 
 
 class Pictures(TrainedCodec):
-    """A grid of words out of an image tokenizer; batches hold what that is made for, or ids `(B, h, w)` or `(B, L)`."""
+    """A grid of words out of an image tokenizer; batches hold what that is made for, or ids `(B, h, w)` or `(B, L)`;
+    or pictures `shrink` times as large, of which it sees the averages: several resolutions can be made of one entry."""
 
     kind = "grid"
 
-    def __init__(self, tokenizer: ImageTokenizer, source: str | None = None) -> None:
+    def __init__(self, tokenizer: ImageTokenizer, source: str | None = None, shrink: int = 1) -> None:
         super().__init__(tokenizer, (tokenizer.grid, tokenizer.grid), source)
-        self.image_size, self.channels = tokenizer.image_size, tokenizer.channels
+        if shrink < 1 or (shrink > 1 and isinstance(tokenizer.content, ClassMap)):
+            raise UserError(f"Pictures: shrink is {shrink}; give 1 or more, and 1 for classes, which have no average.")
+        self.image_size, self.channels, self.shrink = tokenizer.image_size, tokenizer.channels, shrink
 
     def typed(self, text: str) -> Tensor:
         return picture_in(Path(text), self.channels, self.image_size)[None]
+
+    def _encoded(self, raw: Tensor) -> Tensor:
+        if self.shrink > 1 and raw.shape[2:] == (self.shrink * self.image_size,) * 2:
+            raw = F.avg_pool2d(_pixels(raw), self.shrink)
+        return super()._encoded(raw)
 
 
 class Patches(Codec):

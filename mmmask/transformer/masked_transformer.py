@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +152,18 @@ class MaskedTransformer(nn.Module):
             scores = _scores(rule, asked, asked), among_valid(seen)
             x = self.decoder(x, memory.kept or memory.features, modulations, *scores, caches=caches)
         return self.norm(x)
+
+    def forward(
+        self,
+        known: TokenSet,
+        asked: TokenSet,
+        rule: AttentionRule | None = None,
+        head: Callable[[Tensor], Any] | None = None,
+    ) -> Any:
+        """Features of the asked, or what a `head` makes of them: within it all weights of the embedding are whole,
+        as heads that compare features with its words need them, also where they are sharded."""
+        features = self.decode(asked, self.encode(known), rule=rule)
+        return features if head is None else head(features)
 
     def keep(self, memory: Memory) -> Memory:
         """The memory with keys and values for each block of a decoder of mode `cross`, which asks it many times."""

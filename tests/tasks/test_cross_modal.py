@@ -1,16 +1,19 @@
 """Any-to-any training learns what its modalities tell of each other, whatever is absent and however many ranks."""
 
+import csv
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from PIL import Image
-from processes import together
+from processes import sharding, together
 from quiet import QUIET
 from small_any_to_any import NAMES, WORDS, codecs, write_small_any_to_any
 from small_generators import tokenizer_of
@@ -20,11 +23,13 @@ from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.heads import Alignment
 from mmmask.masking import Component, DirichletMask
+from mmmask.metrics import Recall
 from mmmask.pretrained.model_files import Model, build, read, write
-from mmmask.synthesis import Autoregressive
+from mmmask.synthesis import Autoregressive, log_likelihoods
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
 from tasks.finished import model_of
+from tasks.retrieving import Retrieval
 from tasks.training.randomness import Randomness
 
 SHAPES = {"circle": "a red circle", "square": "a blue square", "ring": "two green rings"}
@@ -154,6 +159,24 @@ def test_a_model_learns_a_modality_more_from_where_it_is(run, tmp_path, capsys):
     assert set(after.predict(given, ["tint"])["tint"]) <= set(NAMES)
 
 
+def test_the_page_tells_how_a_modality_is_added(run, capsys):
+    """Its command, on other data: the new modality is learned, the old ones are still there."""
+    page = (Path(__file__).parents[2] / "docs" / "cross_modal.md").read_text().replace("\\\n", " ")
+    (command,) = [line for line in page.splitlines() if "--model.modalities.silhouette" in line]
+    words = {"cross_modal/emoji.yaml": str(run / "config.yaml"), "RUN": str(run)}
+    given = [words.get(word, word.replace("openmoji", "picture")) for word in shlex.split(command)[1:]]
+    assert main([*given, "--trainer.max_steps", "8", "--model.lr", "0.01"]) == 0
+    told = (run.parent / "run-2" / "init_from.txt").read_text()
+    assert "loaded   embedding.caption.words" in told
+    assert "fresh    embedding.silhouette.words: the other has none" in told
+    model = model_of(run.parent / "run-2").parts["any_to_any"]
+    assert set(model.catalogue.names) == {"pixels", "tokens", "ink", "caption", "kind", "silhouette"}
+    assert model.predict({"kind": ["ring"]}, ["silhouette"])["silhouette"].shape == (1, 1, 32, 32)
+    rows = csv.DictReader((run.parent / "run-2" / "metrics.csv").open())
+    losses = [float(row["val/silhouette"]) for row in rows if row["val/silhouette"]]
+    assert losses[-1] < losses[0]
+
+
 def test_what_is_absent_is_neither_known_nor_asked():
     model = task()
     data = samples(24)
@@ -178,6 +201,136 @@ def test_ranks_change_nothing(tmp_path, loss):
     apart = sum((two[name] - one[name]).square().sum() for name in start).sqrt()
     moved = sum((one[name] - start[name]).square().sum() for name in start).sqrt()
     assert apart < 1e-3 * moved  # Adam makes much of the last digits of small gradients
+
+
+FINDS = [Retrieval(["pixels"], "ink"), Retrieval(["caption", "kind"], "ink"), Retrieval(["ink"], "caption")]
+
+
+def different(count=30):
+    """Samples of which no two look alike; every fifth lacks its text."""
+    draw = torch.Generator().manual_seed(1)
+    return [{**s, "image": torch.randint(0, 256, (1, 8, 8), generator=draw).byte()} for s in samples(count, absent=5)]
+
+
+def found(rank=0, world=1, finds=FINDS, **settings):
+    """What a validation finds again among the first 24, and with which model."""
+    model = task(retrieval=finds, retrieval_samples=24, **settings)
+    for parameter in model.backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    runner = Trainer(devices=world, strategy="ddp" if world > 1 else "auto", callbacks=[Randomness()], **QUIET)
+    (scores,) = runner.validate(model, DataLoader(different()[rank::world], 8 // world), verbose=False)
+    return {name.removeprefix("val/"): share for name, share in scores.items() if "R@" in name}, model.model.eval()
+
+
+def test_validations_say_what_is_found_again():
+    scores, model = found()
+    whole = [sample for n, sample in enumerate(different()[:24]) if n % 5]  # who lacks the text is not looked for by it
+    given = {"caption": [s["caption"] for s in whole], "kind": [NAMES[s["kind"]] for s in whole]}
+    chances = log_likelihoods(model, given, "ink", torch.stack([s["image"] for s in whole]))
+    for top in (1, 5):
+        recall = Recall(top)
+        recall.update(chances)
+        assert scores[f"caption-kind-to-ink/R@{top}"] == pytest.approx(recall.compute().item())
+    assert len(scores) == 6
+    assert 0 < scores["pixels-to-ink/R@5"] < 1
+
+
+def test_what_is_aligned_is_found_by_its_vectors():
+    scores, model = found(finds=[Retrieval(["caption"], "pixels")], alignment=aligned())
+    whole = [sample for n, sample in enumerate(different()[:24]) if n % 5]
+    raw = {"caption": [s["caption"] for s in whole], "pixels": torch.stack([s["image"] for s in whole])}
+    with torch.no_grad():
+        vectors, recall = model.vectors(model.known(raw)), Recall(5)
+    recall.update(vectors["caption"] @ vectors["pixels"].T)
+    assert scores["caption-to-pixels/R@5"] == pytest.approx(recall.compute().item())
+
+
+def test_ranks_find_the_same(tmp_path):
+    together(2, lambda rank: (tmp_path / str(rank)).write_text(json.dumps(found(rank, 2)[0])))
+    assert [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)] == [pytest.approx(found()[0])] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "find", "count", "words"),
+    [
+        (["pixels"], "inc", 9, "there is no modality 'inc' here.*Did you mean 'ink'"),
+        (["ink"], "pixels", 9, "retrieval of pixels given ink: give other modalities .* can be asked"),
+        (["ink"], "ink", 9, "give other modalities than the one to find"),
+        ([], "ink", 9, "given nothing"),
+        (["pixels"], "ink", 1, "retrieval_samples must be 2 or more; it is 1"),
+    ],
+)
+def test_what_cannot_be_found_is_told(given, find, count, words):
+    with pytest.raises(UserError, match=words):
+        task(retrieval=[Retrieval(given, find)], retrieval_samples=count)
+
+
+def budgeted(batch, rank=0, world=1, stop=400, folder=None, resume=None, **settings):
+    """Train for 400 samples of 48 tokens; the learning rate by samples seen, and how many there were at the end."""
+    rates = {}
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, model, batch, batch_idx):
+            rates[model.budget.spent // 48] = trainer.optimizers[0].param_groups[0]["lr"]
+            trainer.should_stop = model.budget.spent >= 48 * stop
+
+    trainer = Trainer(
+        max_epochs=-1,
+        devices=world,
+        strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+        callbacks=[Watch(), Randomness()],
+        **QUIET,
+        **settings,
+    )
+    model = task(total_tokens=48 * 400, warmup_tokens=48 * 80)
+    trainer.fit(model, loader(rank, world, batch, count=40), ckpt_path=resume, weights_only=resume and True)
+    if folder:
+        trainer.save_checkpoint(folder / f"{world}.ckpt")
+    return rates, model.budget.spent / 48
+
+
+def test_a_budget_of_tokens_is_spent_alike_in_any_batches(tmp_path):
+    """40 samples in batches of 24 are one of 24 and one of 16."""
+    large, end = budgeted(24)
+    assert end == 400
+    assert max(large.values()) == large[80] > 10 * min(large.values())
+    assert large[384] < 0.01 * large[80]
+    for other, more in (budgeted(8), budgeted(12, accumulate_grad_batches=2)):
+        assert more == 400
+        shared = [n for n in large.keys() & other.keys() if n > 80]
+        assert len(shared) > 10
+        for n in shared:
+            assert other[n] == pytest.approx(large[n], rel=1e-6)
+
+
+def test_a_budget_is_that_of_all_ranks_and_goes_on_in_other_batches(tmp_path):
+    def half(rank):
+        rates, end = budgeted(24, rank, 2, 184, tmp_path)
+        assert max(rates) == 184
+        assert end == 200  # with the epoch
+
+    together(2, half)
+    rest, end = budgeted(8, resume=tmp_path / "2.ckpt")
+    assert min(rest) == 200
+    assert end == 400
+    whole = budgeted(8)[0]
+    assert {n: rate for n, rate in whole.items() if n > 200} == pytest.approx(
+        {n: r for n, r in rest.items() if n > 200}
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "total", "words"),
+    [
+        ({}, None, "nothing says when the training ends; set model.total_tokens, or trainer.max_steps"),
+        ({"max_steps": 5}, 1e6, "total_tokens is 1e\\+06 and trainer.max_steps is 5: one of them must end"),
+        ({"max_epochs": 5}, 1e6, "trainer.max_epochs is 5"),
+        ({}, 0, "total_tokens must be above 0"),
+    ],
+)
+def test_one_thing_ends_a_training(ends, total, words):
+    with pytest.raises(UserError, match=words):
+        Trainer(**ends, **QUIET).fit(task(total_tokens=total), loader())
 
 
 @pytest.fixture
@@ -219,6 +372,7 @@ def run(make_shards, tmp_path):
             "class_path": "mmmask.heads.Alignment",
             "init_args": {"modalities": ["pixels", "caption"], "dim": 16, "width": 8},
         },
+        "retrieval": [{"given": ["pixels"], "find": "caption"}],
         "warmup_tokens": 200,
     }
     config = {
@@ -266,6 +420,28 @@ def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
     assert torch.equal(mine["tokens"], theirs["tokens"])
     with pytest.raises(UserError, match="tokenizer is neither a run folder|cannot read the vocabulary"):
         model_of(run)
+
+
+@sharding
+def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, capsys):
+    def sharded(rank):
+        where = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "2"]
+        config = ["--config", str(run / "config.yaml"), "--config", "trainer/fsdp2.yaml"]
+        assert main(["fit", *config, *where]) == 0
+
+    together(2, sharded)
+    other = run.parent / "run-2"
+    assert (other / "checkpoints" / "last.ckpt" / "meta.pt").exists()
+    one, two = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run, other))
+    losses = [[float(row["val/loss"]) for row in rows if row["val/loss"]] for rows in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(losses[0]) == 2
+    assert [row["val/pixels-to-caption/R@1"] for row in one] == [row["val/pixels-to-caption/R@1"] for row in two]
+    assert [path.name for path in (other / "samples").iterdir()] == [path.name for path in (run / "samples").iterdir()]
+    mine, theirs = (model_of(folder).parts["any_to_any"].backbone.state_dict() for folder in (run, other))
+    apart = sum((mine[name] - theirs[name]).square().sum() for name in mine).sqrt()
+    assert apart < 1e-3 * sum(mine[name].square().sum() for name in mine).sqrt()
+    assert predict(other, tmp_path / "out", "--given", "kind=ring", "--want", "ink,caption") == 0
 
 
 def test_a_run_whose_tokenizer_was_trained_again_is_refused(run, tmp_path):

@@ -26,6 +26,20 @@ def test_pictures_become_the_words_of_the_tokenizer_and_pictures_again():
     assert decoded.equal(codec.tokenizer.decode(codec.tokenizer.encode(raw / 255)))
 
 
+def test_several_resolutions_are_made_of_one_entry():
+    small, large = pictures(shrink=2), torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    averages = torch.nn.functional.avg_pool2d(large / 255, 2)
+    assert (small.encode(large).ids == pictures().encode(averages).ids).all()
+    assert (small.encode(averages).ids == pictures().encode(averages).ids).all()  # as it draws them itself
+    absent = torch.where(torch.tensor([0, 1, 0])[:, None, None, None] == 1, torch.nan, large / 255)
+    assert small.encode(absent).length.tolist() == [4, 0, 4]
+    for codec, side in ((small, 32), (pictures(), 16)):
+        with pytest.raises(UserError, match="images have the shape"):
+            codec.encode(torch.rand(3, 3, side, side))
+    with pytest.raises(UserError, match="shrink is 0"):
+        pictures(shrink=0)
+
+
 @pytest.mark.parametrize("shape", [(3, 2, 2), (3, 4)])
 def test_ready_ids_stay_as_they_are_and_those_of_minus_one_are_absent(shape):
     ids = torch.randint(0, 32, shape)
