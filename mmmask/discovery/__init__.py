@@ -1,0 +1,15 @@
+"""Known and new categories among rows of features: clustering, how many there are, which cluster is which class."""
+
+from mmmask.discovery.kmeans import UNLABELLED, Clusters, KMeans
+from mmmask.discovery.matching import Accuracy, adjusted_rand, contingency, match, matched_accuracy
+
+__all__ = [
+    "UNLABELLED",
+    "Accuracy",
+    "Clusters",
+    "KMeans",
+    "adjusted_rand",
+    "contingency",
+    "match",
+    "matched_accuracy",
+]
