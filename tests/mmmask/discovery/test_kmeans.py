@@ -136,7 +136,7 @@ def test_two_ranks_find_what_one_does(sample):
 
 
 def test_passes_that_skip_rows_find_the_same_as_passes_over_all():
-    rows, _, labels = blobs(2000, k=20, spread=1.5)
+    rows, _, _ = blobs(2000, k=20, spread=1.5)
     begun = rows[:20]
     pinned = np.full(len(rows), -1)
 
