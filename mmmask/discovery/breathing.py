@@ -22,7 +22,7 @@ def breathe(lloyd: Lloyd, found: Partition, rows: NDArray[np.float32], generator
     while size > 0:
         more = pool[far_apart(pool, found.centres, size, generator, trials(k))]
         wide = lloyd.run(np.concatenate([found.centres, more]), PASSES, TOLERANCE, fill=False).centres
-        narrow = np.delete(wide, _missed_least(lloyd, wide, pool, size), axis=0)
+        narrow = np.delete(wide, missed_least(lloyd, wide, pool, size), axis=0)
         breath = lloyd.run(narrow, PASSES, TOLERANCE)
         if breath.inertia < found.inertia * (1 - GAIN):
             found = breath
@@ -31,7 +31,7 @@ def breathe(lloyd: Lloyd, found: Partition, rows: NDArray[np.float32], generator
     return found
 
 
-def _missed_least(lloyd: Lloyd, centres: NDArray[np.float32], pool: NDArray[np.float32], count: int) -> list[int]:
+def missed_least(lloyd: Lloyd, centres: NDArray[np.float32], pool: NDArray[np.float32], count: int) -> list[int]:
     """The new clusters whose rows are about as near to another centre; not two neighbours while others are left, for
     the second is missed once the first is gone."""
     lloyd.search.put(centres)

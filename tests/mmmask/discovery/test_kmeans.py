@@ -11,7 +11,7 @@ import torch.distributed as dist
 from processes import together
 
 from mmmask.discovery import KMeans, adjusted_rand, matched_accuracy
-from mmmask.discovery.breathing import breathe
+from mmmask.discovery.breathing import breathe, missed_least
 from mmmask.discovery.lloyd import Lloyd
 from mmmask.discovery.nearest import NearestCentres
 from mmmask.discovery.ranks import Ranks
@@ -262,3 +262,12 @@ def test_gpus_find_what_the_cpu_does(gpu):
 def test_importing_the_room_does_not_import_faiss():
     program = "import sys, mmmask.discovery; sys.exit('faiss' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_breathing_never_takes_away_a_class_however_little_it_is_missed():
+    rows, _, labels = blobs()
+    lloyd = Lloyd(Rows(rows), np.where(labels > 0, labels // 10 - 1, -1), NearestCentres(16), Ranks())
+    centres = np.concatenate([np.full((4, 16), 50, dtype=np.float32), rows[:8]])  # no row is near the classes
+    gone = missed_least(lloyd, centres, rows, 3)
+    assert len(set(gone)) == 3
+    assert min(gone) >= 4
