@@ -1,9 +1,13 @@
-"""Category discovery: objectives of old and new classes together, and one prediction from several modalities."""
+"""Category discovery: objectives of old and new classes together, one prediction from several modalities, clusters
+among rows of features and how many there are."""
 
+from mmmask.discovery.agglomerative import mean_shift, ward
+from mmmask.discovery.class_count import ClassCount, Count, Curve
 from mmmask.discovery.consistency import cico
 from mmmask.discovery.feature_space import info_nce, supervised_contrast
 from mmmask.discovery.fusion import ConfidenceFusion, Fusion, LearnedFusion, MeanFusion, weighted_mean
 from mmmask.discovery.get import GET
+from mmmask.discovery.kmeans import UNLABELLED, Clusters, KMeans
 from mmmask.discovery.looks import Looks
 from mmmask.discovery.mm_gcd import MMGCD
 from mmmask.discovery.output_space import classification, distillation, teacher_temperature, unevenness
@@ -12,8 +16,14 @@ from mmmask.discovery.simgcd import SimGCD
 __all__ = [
     "GET",
     "MMGCD",
+    "UNLABELLED",
+    "ClassCount",
+    "Clusters",
     "ConfidenceFusion",
+    "Count",
+    "Curve",
     "Fusion",
+    "KMeans",
     "LearnedFusion",
     "Looks",
     "MeanFusion",
@@ -22,8 +32,10 @@ __all__ = [
     "classification",
     "distillation",
     "info_nce",
+    "mean_shift",
     "supervised_contrast",
     "teacher_temperature",
     "unevenness",
+    "ward",
     "weighted_mean",
 ]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -45,8 +46,9 @@ def check_ids(predictions: Tensor, labels: Tensor) -> None:
         raise UserError("predicted clusters and classes are whole numbers; take the argmax of logits.")
 
 
-def meetings(predictions: Tensor, labels: Tensor) -> Meetings:
+def meetings(predictions: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> Meetings:
     """Of predicted clusters `(N,)` and true classes `(N,)`."""
+    predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
     check_ids(predictions, labels)
     clusters, cluster = torch.unique(predictions, return_inverse=True)
     classes, label = torch.unique(labels, return_inverse=True)
@@ -89,6 +91,13 @@ def accuracies(table: list[ClassRow]) -> dict[str, float]:
         f"balanced_{name}": _share(sum(r.found / r.samples for r in rows), len(rows)) for name, rows in parts.items()
     }
     return by_sample | by_class
+
+
+def agreement(
+    predictions: Tensor | ArrayLike, labels: Tensor | ArrayLike, old: Collection[int] = ()
+) -> dict[str, float]:
+    """The `accuracies` of predicted clusters `(N,)`, where true classes are `(N,)`."""
+    return accuracies(class_table(meetings(predictions, labels), old))
 
 
 def normalized_mutual_information(counts: np.ndarray) -> float:

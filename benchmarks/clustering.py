@@ -1,0 +1,185 @@
+"""Clustering with known classes: speed, accuracy on real titles, scale.
+
+    python benchmarks/clustering.py --part speed|titles|count|scale [--seeds 10] [--starts default] [--rows 10000000]
+
+speed: 20,000 x 768 in 100 classes, 50 of them known, against the published algorithm in torch, in turns. Of that a few
+centres and iterations are timed and the rest is extrapolated: each new centre costs in proportion to the centres there
+are, each iteration the same, and there are as many as ours needs from the same start.
+titles: the 22,716 titles of UPMC-Food-101, 51 of 101 classes known: accuracy by seeding, time and memory.
+count: the number of classes of the titles.
+scale: float16 features in a file, memory-mapped (made where it is not; 10,000,000 x 256 are 5 GB), K = 1000.
+Labels of new classes are used to judge, and for nothing else. Seconds are of the processor, all threads together:
+with OMP_NUM_THREADS=1 those of a quiet machine, also on a busy one.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from plain_clustering import PlainKMeans
+from rich.console import Console
+from rich.table import Table
+from title_features import read_titles, reduced, tf_idf
+
+from mmmask.discovery import ClassCount, KMeans
+from mmmask.discovery.seeding import far_apart
+from mmmask.metrics import agreement
+
+DATA = Path(os.environ.get("MMMASK_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+OURS = {
+    "published seeding": {"seedings": ["published"], "breathing": False},
+    "means": {"seedings": ["means"], "breathing": False},
+    "matched": {"seedings": ["matched"], "breathing": False},
+    "means, breathing": {"seedings": ["means"]},
+    "default": {},  # means and matched, both breathing
+}
+
+
+def mixture(count=20_000, dim=768, k=100, seed=0):
+    """Rows of length 1 of classes in a subspace of 32 dimensions, with noise in all; and their classes."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, k, count)
+    inner = rng.normal(size=(k, 32))[true] + 0.8 * rng.normal(size=(count, 32))
+    rows = inner @ rng.normal(size=(32, dim)) / 32**0.5 + 0.5 * rng.normal(size=(count, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), true
+
+
+def half_labelled(true, old, seed=0):
+    """-1, but the class of half of the rows of the first `old` classes."""
+    return np.where((true < old) & (np.random.default_rng(seed).random(len(true)) < 0.5), true, -1)
+
+
+def percent(labels, true, given, old):
+    """All, old and new accuracy on the unlabelled rows, in %."""
+    found = agreement(labels[given < 0], true[given < 0], range(old))
+    return [100 * found[part] for part in ("all", "old", "new")]
+
+
+def peak():
+    """The most memory this process has held, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def speed(options):
+    rows, true = mixture()
+    given = half_labelled(true, 50)
+    labelled, labels, unlabelled = (torch.from_numpy(p) for p in (rows[given >= 0], given[given >= 0], rows[given < 0]))
+    table = Table("side", "seed", "s", "inertia", "All / Old / New", "times as fast", box=None)
+    for seed in range(options.seeds):
+        start = time.process_time()
+        means = np.stack([rows[given == label].mean(0) for label in range(50)])
+        drawn = far_apart(unlabelled.numpy(), means, 50, np.random.default_rng(seed), candidates=1)
+        begun = np.concatenate([means, unlabelled.numpy()[drawn]])
+        same = KMeans(100, tolerance=0).fit(rows, given, start=begun)
+        seconds = {"ours, the same start": time.process_time() - start}
+        found = {"ours, the same start": same}
+        plain = PlainKMeans(100, seed)
+        plain.seed(labelled, labels, unlabelled, new=3)
+        plain.iterate(labelled, labels, unlabelled, torch.from_numpy(begun), 2)
+        whole = extrapolated(plain, 50, 100, same.passes)
+        for name in options.starts:
+            start = time.process_time()
+            found[name] = KMeans(100, seed=seed, **OURS[name]).fit(rows, given)
+            seconds[name] = time.process_time() - start
+        scores = show(percent(same.labels, true, given, 50))
+        side = f"published, {same.passes} iterations (extrapolated)"
+        table.add_row(side, str(seed), f"{whole:.1f}", f"{same.inertia:.1f}", scores, "1")
+        for name, clusters in found.items():
+            scores = show(percent(clusters.labels, true, given, 50))
+            ratio = f"{whole / seconds[name]:.0f}"
+            table.add_row(name, str(seed), f"{seconds[name]:.2f}", f"{clusters.inertia:.1f}", scores, ratio)
+    return table
+
+
+def extrapolated(plain, old, k, iterations):
+    """Seconds of a whole run."""
+    each = np.median([seconds / centres for centres, seconds in plain.seeding_seconds])
+    return each * np.arange(old, k).sum() + np.median(plain.iteration_seconds) * iterations
+
+
+def show(scores):
+    return " / ".join(f"{score:.1f}" for score in scores)
+
+
+def title_rows():
+    """Features `(22716, 256)`, classes and labels of the titles."""
+    titles, classes = read_titles(DATA / "food101-raw" / "upmc_test_titles.csv.gz")
+    true = np.unique(classes, return_inverse=True)[1]
+    return reduced(tf_idf(titles)), true, half_labelled(true, 51)
+
+
+def titles(options):
+    rows, true, given = title_rows()
+    before = peak()
+    table = Table("start", "All / Old / New (mean)", "All (range)", "lowest inertia: All", "s a run", "MB", box=None)
+    for name in options.starts:
+        runs, start = [], time.process_time()
+        for seed in range(options.seeds):
+            clusters = KMeans(101, seed=seed, **OURS[name]).fit(rows, given)
+            runs.append([clusters.inertia, *percent(clusters.labels, true, given, 51)])
+        seconds, runs = (time.process_time() - start) / options.seeds, np.array(runs)
+        span = f"{runs[:, 1].min():.1f}-{runs[:, 1].max():.1f}, sd {runs[:, 1].std():.1f}"
+        best = f"{runs[runs[:, 0].argmin(), 1]:.1f}"
+        table.add_row(name, show(runs[:, 1:].mean(0)), span, best, f"{seconds:.1f}", f"+{peak() - before:.0f}")
+    table.caption = f"features: {rows.nbytes / 2**20:.0f} MB; MB: growth of the peak of the process so far"
+    return table
+
+
+def count(options):
+    rows, _, given = title_rows()
+    counted = ClassCount(rows, given, seeds=options.seeds)
+    curve = counted.sweep([60, 80, 100, 120, 150, 200, 250, 300])
+    table = Table("K", "labelled accuracy", "sd", "silhouette", "stability", box=None)
+    for one in curve.counts:
+        accuracy = one.accuracy
+        numbers = [accuracy.mean(), accuracy.std(), one.silhouette.mean(), one.stability.mean()]
+        table.add_row(str(one.k), *(f"{number:.3f}" for number in numbers))
+    merged = counted.merged(300)
+    top = max(merged, key=merged.get)
+    table.caption = f"range {curve.range}, best {curve.best}; 300 clusters merged: best {top}; true 101"
+    return table
+
+
+def scale(options):
+    path = Path(options.file or Path(tempfile.gettempdir()) / f"clustering-{options.rows}.npy")
+    if not path.is_file():
+        write_features(path, options.rows)
+    start, before = time.process_time(), peak()
+    clusters = KMeans(1000, restarts=1, seedings=["plain"], breathing=False, iterations=options.iterations).fit(path)
+    table = Table("rows", "file MB", "s", "passes", "inertia", "peak MB (before)", box=None)
+    numbers = [options.rows, path.stat().st_size / 2**20, time.process_time() - start, clusters.passes]
+    table.add_row(*(f"{number:.0f}" for number in numbers), f"{clusters.inertia:.0f}", f"{peak():.0f} ({before:.0f})")
+    return table
+
+
+def write_features(path, count, dim=256, k=1000):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(k, dim)).astype(np.float32)
+    rows = np.lib.format.open_memmap(path, "w+", np.float16, (count, dim))
+    for start in range(0, count, 2**16):
+        size = min(2**16, count - start)
+        rows[start : start + size] = centres[rng.integers(0, k, size)] + rng.normal(size=(size, dim), scale=1.5)
+    rows.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {part.__name__: part for part in (speed, titles, count, scale)}
+    parser.add_argument("--part", choices=parts, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--starts", nargs="+", choices=OURS, default=list(OURS), help="speed, titles: which are run")
+    parser.add_argument("--iterations", type=int, default=20, help="scale: at most so many passes")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--file", help="scale: features (.npy) to cluster instead")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    Console(width=160).print(parts[options.part](options))
+
+
+if __name__ == "__main__":
+    main()
