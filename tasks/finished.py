@@ -123,12 +123,13 @@ def _any_to_any(given: dict[str, Any], weights: dict[str, Any], content: Mapping
     """The backbone of a run with its codecs."""
     backbone, codecs, settings = _with_codecs(given, weights, content, source)
     decoders = given.get("decoders") or {}
-    settings["decoders"], alignment = decoders, None
+    model = AnyToAny(backbone, codecs, build(decoders, trusted=True))
+    settings["decoders"] = decoders
     if given.get("alignment"):
         settings["alignment"] = given["alignment"]
-        alignment = _trained(given["alignment"], "alignment", weights, source)
-        assert isinstance(alignment, Alignment)
-    model = AnyToAny(backbone, codecs, build(decoders, trusted=True), alignment)
+        aligned = _trained(given["alignment"], "alignment", weights, source)
+        assert isinstance(aligned, Alignment)
+        model.alignment = aligned
     spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
     return Model({"any_to_any": model.eval()}, {"any_to_any": spec})
 
