@@ -16,7 +16,7 @@ from mmmask.pretrained.model_files import Model, build, write
 from tasks.finished import model_of
 from tasks.predicting import _passed_on
 
-SIZES = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
+SIZES = {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
 
 
 @pytest.fixture
@@ -46,6 +46,8 @@ def runs(make_shards, tmp_path, monkeypatch):
             if "length" in codec["init_args"]:
                 codec["init_args"].update(length=8)
         model["backbone"]["init_args"].update(SIZES)
+        if "alignment" in model:
+            model["alignment"]["init_args"].update(dim=SIZES["dim"])
         for reader in data["modalities"].values():
             if "size" in reader["init_args"]:
                 reader["init_args"]["size"] = size
