@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mmmask.errors import UserError, nearest
@@ -25,7 +25,7 @@ class Modality:
     channels: int | None = None
     kind: Kind = "grid"
     sentinels: tuple[int, int] | None = None
-    patch: int | None = None
+    patch: int | None = field(default=None, compare=False)  # another cut of what is in `channels`, no other modality
 
     def __post_init__(self) -> None:
         if self.sentinels is not None:  # configurations have lists

@@ -150,8 +150,6 @@ def _published_embedding(state: Mapping[str, Tensor], modalities: Sequence[Modal
             fixed = None if modality.kind == "vector" else fixed_places(modality, len(kind))
             published[f"{name}.pos_emb"] = (own if fixed is None else fixed)[None]
             if not modality.vocab_size:
-                if f"embedding.project.{modality.name}.out.weight" in state:
-                    raise UserError(f"{modality.name} goes through convolutions (stem: conv), which 4M does not have.")
                 layer = "emb_proj" if modality.kind == "sequence" else "proj"
                 for part in ("weight", "bias"):
                     if (value := state.get(f"embedding.project.{modality.name}.{part}")) is not None:

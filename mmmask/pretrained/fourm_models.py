@@ -53,6 +53,11 @@ def fourm_weights(backbone: FourM) -> tuple[State, dict[str, Any]]:
     modalities = backbone.embedding.catalogue.modalities
     if unknown := [modality.name for modality in modalities if KNOWN.get(modality.name) != modality]:
         raise UserError(f"the published code of 4M knows no such {unknown[0]}: export without --published.")
+    if not backbone.embedding.as_published:
+        raise UserError(
+            "the published code of 4M has neither stem: conv nor places: picture, with which this model was trained: "
+            "export without --published."
+        )
     style, encoder = backbone.encoder.style, backbone.encoder.blocks
     config = {
         "domains_in": sorted(modality.name for modality in modalities),

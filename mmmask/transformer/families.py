@@ -12,7 +12,7 @@ from mmmask.transformer.attention import Attention
 from mmmask.transformer.block import Style
 from mmmask.transformer.embedding import TokenEmbedding
 from mmmask.transformer.masked_transformer import MaskedTransformer
-from mmmask.transformer.placed_embedding import PlacedEmbedding, Stem
+from mmmask.transformer.placed_embedding import PlacedEmbedding, Places, Stem
 from mmmask.transformer.stack import Stack
 
 
@@ -95,7 +95,7 @@ class FourM(MaskedTransformer):
     read them.
 
     The defaults are the published base size; `mlp`, `bias` and `qk_norm` make its variants. Ours beside them:
-    `word_std` and `stem` (PlacedEmbedding), for little data.
+    `word_std`, `answer_std`, `stem` and `places` (PlacedEmbedding), for little data and short trainings.
     """
 
     def __init__(
@@ -111,12 +111,14 @@ class FourM(MaskedTransformer):
         qk_norm: bool = False,
         registers: int = 0,
         word_std: float = 0.02,
+        answer_std: float = 0.02,
         stem: Stem = "linear",
+        places: Places = "index",
     ) -> None:
         modalities = [m if isinstance(m, Modality) else Modality(**m) for m in modalities]  # from a file they are dicts
         style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
         super().__init__(
-            PlacedEmbedding(modalities, dim, word_std, stem),
+            PlacedEmbedding(modalities, dim, word_std, answer_std, stem, places),
             Stack(encoder_depth, dim, heads, style),
             Stack(decoder_depth, dim, heads, style, reads="cross"),
             mode="cross",

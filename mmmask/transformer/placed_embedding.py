@@ -12,29 +12,47 @@ from torch import Tensor, nn
 from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokens import BLANK, TokenSet
-from mmmask.transformer.places import in_a_grid, in_a_line
+from mmmask.transformer.places import in_a_grid, in_a_line, in_a_picture
 from mmmask.transformer.stem import ConvStem
 from mmmask.transformer.vocabularies import Vocabularies, starts
 
 LONGEST = 512  # sequence
 Stem = Literal["linear", "conv"]
+Places = Literal["index", "picture"]
 
 
 class PlacedEmbedding(Vocabularies):
     """Known tokens and asked ones have words of their own; those of the asked are those of the answers too. An asked
     token without content is the same learned vector in all modalities, and known by its place alone.
 
-    Places are fixed, but for vectors, whose numbers have no order in themselves: there they are learned. `word_std`
-    is how large known words begin: 4M's 0.02 is little beside places of 0.7, and takes
-    small data long to make up for. With `stem` conv, patches of pixels go through convolutions.
+    Places are fixed, but for vectors, whose numbers have no order in themselves: there they are learned.
+
+    Args:
+        modalities: in the order in which the model numbers them.
+        dim: of the features.
+        word_std: how large known words begin: 4M's 0.02 is little beside places of 0.7, and takes small data long to
+            make up for.
+        answer_std: how large the words of answers begin.
+        stem: patches of pixels go through one layer, or through convolutions before it (conv).
+        places: of tokens in a grid: by their number, as 4M's (index), or by where they lie in the picture, which grids
+            of different sides have in common (picture).
     """
 
     first_place: Tensor
     fixed: Tensor
     moves: Tensor  # whether the places of a modality are learned
 
-    def __init__(self, modalities: Sequence[Modality], dim: int, word_std: float = 0.02, stem: Stem = "linear") -> None:
+    def __init__(
+        self,
+        modalities: Sequence[Modality],
+        dim: int,
+        word_std: float = 0.02,
+        answer_std: float = 0.02,
+        stem: Stem = "linear",
+        places: Places = "index",
+    ) -> None:
         super().__init__(modalities, dim, bias=False)
+        self.as_published = stem == "linear" and places == "index"
         if stem == "conv":
             self.project.update({m.name: ConvStem(m, dim) for m in modalities if m.patch})
         self.answers = nn.Embedding(self.words.num_embeddings, dim)
@@ -42,14 +60,16 @@ class PlacedEmbedding(Vocabularies):
         self.kinds = nn.Parameter(torch.zeros(len(modalities), dim))
         learned = [m for m in modalities if m.kind == "vector"]
         self.learned, self.learned_asked = (nn.Embedding(sum(m.length for m in learned), dim) for _ in range(2))
-        tables = {m.name: fixed_places(m, dim) for m in modalities if m.kind != "vector"}
+        finest = max((_side(m) for m in modalities if m.kind == "grid"), default=1) if places == "picture" else None
+        tables = {m.name: fixed_places(m, dim, finest) for m in modalities if m.kind != "vector"}
         self.register_buffer("fixed", torch.cat([*tables.values(), torch.zeros(0, dim)]), persistent=False)
         first = dict(zip(tables, starts([len(table) for table in tables.values()]), strict=True))
         first |= dict(zip([m.name for m in learned], starts([m.length for m in learned]), strict=True))
         self.register_buffer("first_place", torch.tensor([first[m.name] for m in modalities]), persistent=False)
         self.register_buffer("moves", torch.tensor([m.kind == "vector" for m in modalities]), persistent=False)
         nn.init.normal_(self.words.weight, std=word_std)
-        for table in (self.answers, self.learned, self.learned_asked):
+        nn.init.normal_(self.answers.weight, std=answer_std)
+        for table in (self.learned, self.learned_asked):
             nn.init.normal_(table.weight, std=0.02)
         nn.init.normal_(self.unknown, std=0.02)
         nn.init.normal_(self.kinds, std=0.02)
@@ -89,11 +109,17 @@ class PlacedEmbedding(Vocabularies):
         return self.answers.weight.split([modality.vocab_size or 0 for modality in self.catalogue.modalities])
 
 
-def fixed_places(modality: Modality, dim: int) -> Tensor:
-    """What says where the tokens of a modality stand `(n, dim)`, but for vectors."""
+def fixed_places(modality: Modality, dim: int, finest: int | None = None) -> Tensor:
+    """What says where the tokens of a modality stand `(n, dim)`, but for vectors: by their number, as 4M's, or of grids
+    by where they lie in a picture whose `finest` grid has so many tokens on a side."""
     if modality.kind != "grid":
         return in_a_line(max(LONGEST, modality.length), dim)
+    side = _side(modality)
+    return in_a_grid(side, side, dim) if finest is None else in_a_picture(side, finest, dim)
+
+
+def _side(modality: Modality) -> int:
     side = math.isqrt(modality.length)
     if side * side != modality.length:
         raise UserError(f"modality {modality.name}: a grid of {modality.length} tokens is not square.")
-    return in_a_grid(side, side, dim)
+    return side

@@ -17,6 +17,14 @@ def in_a_grid(height: int, width: int, dim: int) -> Tensor:
     return torch.cat([_waves(part.flatten(), dim // 2) for part in (row, column)], 1)
 
 
-def _waves(place: Tensor, dim: int) -> Tensor:
-    angles = place[:, None] * (1.0 / 10000 ** (torch.arange(dim // 2) / (dim // 2)))
+def in_a_picture(side: int, finest: int, dim: int) -> Tensor:
+    """`(side * side, dim)`: where the middles of tokens lie in a picture, in tokens of the finest grid, so that grids
+    of different sides agree. Waves are no longer than the picture: by 4M's, places in small grids are nearly alike."""
+    middle = (torch.arange(side) + 0.5) * (finest / side) - 0.5
+    row, column = torch.meshgrid(middle, middle, indexing="ij")
+    return torch.cat([_waves(part.flatten(), dim // 2, max(2, finest)) for part in (row, column)], 1)
+
+
+def _waves(place: Tensor, dim: int, longest: float = 10000) -> Tensor:
+    angles = place[:, None] * (1.0 / longest ** (torch.arange(dim // 2) / (dim // 2)))
     return torch.cat([angles.sin(), angles.cos()], 1)

@@ -12,6 +12,7 @@ from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.pretrained.fourm import write_fourm
+from mmmask.pretrained.fourm_models import fourm_weights
 from mmmask.pretrained.model_files import Model, read
 from mmmask.pretrained.published import read_published, write_published
 from mmmask.transformer import FourM
@@ -80,6 +81,13 @@ def test_all_published_modalities_load_and_go_back(modalities, tmp_path):
     assert config["domains_in"] == sorted(m.name for m in modalities)
     assert "rgb@224" not in config["domains_out"]
     assert config["num_heads"] == 2
+
+
+@pytest.mark.parametrize("ours", [{"stem": "conv"}, {"places": "picture"}])
+def test_what_the_published_code_does_not_have_is_not_exported(ours):
+    backbone, _ = made([KNOWN["tok_depth@224"]], **ours)
+    with pytest.raises(UserError, match=r"neither stem: conv nor places: picture.*without --published"):
+        fourm_weights(backbone)
 
 
 def test_two_layers_of_text_vectors_become_one(tmp_path):
