@@ -10,18 +10,17 @@ A share of each class, drawn by the seed, is labelled; accuracy is that on the 7
 
 import argparse
 import json
-import os
 import random
 import statistics
 import tarfile
 from collections import defaultdict
 from pathlib import Path
 
-from cross_modal import ROOT, call
+from runs import SETS, call
 
 from datamodules.pack import pack
 
-DATA = Path(os.environ.get("MMMASK_DATA", ROOT.parent / "shared" / "data")) / "fashion-products"
+DATA = SETS / "fashion-products"
 TRAIN, TEST = f"{DATA}/train-*.tar", f"{DATA}/test-*.tar"
 WAYS = ("from scratch", "pre-trained")
 

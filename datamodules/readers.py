@@ -154,9 +154,9 @@ class Image(Reader):
 
     def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
-        left, top, right, _ = box
+        left, top, right, bottom = box
         shrink = (right - left) // self.size
-        if shrink < 2 or left < 0 or top < 0:
+        if shrink < 2 or min(left, top) < 0 or right > image.width or bottom > image.height:
             return box
         width = image.width
         image.draft(None, (image.width // shrink, image.height // shrink))

@@ -193,7 +193,7 @@ class CrossModal(LightningModule):
         """The model as each rank needs it to predict by itself: in eval mode, all weights whole."""
         self.model.eval()
         try:
-            with whole(self.backbone):
+            with whole(self):
                 yield
         finally:
             self.backbone.train(self.training)

@@ -98,7 +98,7 @@ def far_apart(
         best = int(left.sum(1, dtype=torch.float64).argmin())
         closest = left[best]
         chosen.append(int(drawn[best]))
-    return np.array(chosen[:count])
+    return np.array(chosen[:count], dtype=np.int64)
 
 
 def _beyond_means(sample: Sample, k: int, generator: Generator, candidates: int) -> NDArray[np.float32]:

@@ -58,6 +58,9 @@ def backbone_of(model: Model, source: object) -> MaskedTransformer:
 def transfer(target: MaskedTransformer, source: MaskedTransformer) -> Report:
     """Begin with the weights of `source` where they fit: blocks of a side if both are made alike, and what belongs to
     a modality if both have it. Refuses if not one block or modality fits."""
+    here, there = (getattr(backbone.embedding, "at", None) for backbone in (target, source))
+    if None not in (here, there) and here != there:
+        raise UserError(f"the model to begin with has places: {there}, this backbone {here}; set places to the same.")
     report = Report(renamed=_namesakes(target, source))
     theirs = _weights(source, {theirs: ours for ours, theirs in report.renamed.items()})
     differences = {side: _difference(getattr(target, side), getattr(source, side)) for side in ("encoder", "decoder")}

@@ -52,7 +52,7 @@ class PlacedEmbedding(Vocabularies):
         places: Places = "index",
     ) -> None:
         super().__init__(modalities, dim, bias=False)
-        self.as_published = stem == "linear" and places == "index"
+        self.at, self.as_published = places, stem == "linear" and places == "index"
         if stem == "conv":
             self.project.update({m.name: ConvStem(m, dim) for m in modalities if m.patch})
         self.answers = nn.Embedding(self.words.num_embeddings, dim)
@@ -60,8 +60,7 @@ class PlacedEmbedding(Vocabularies):
         self.kinds = nn.Parameter(torch.zeros(len(modalities), dim))
         learned = [m for m in modalities if m.kind == "vector"]
         self.learned, self.learned_asked = (nn.Embedding(sum(m.length for m in learned), dim) for _ in range(2))
-        finest = max((_side(m) for m in modalities if m.kind == "grid"), default=1) if places == "picture" else None
-        tables = {m.name: fixed_places(m, dim, finest) for m in modalities if m.kind != "vector"}
+        tables = {m.name: fixed_places(m, dim, places) for m in modalities if m.kind != "vector"}
         self.register_buffer("fixed", torch.cat([*tables.values(), torch.zeros(0, dim)]), persistent=False)
         first = dict(zip(tables, starts([len(table) for table in tables.values()]), strict=True))
         first |= dict(zip([m.name for m in learned], starts([m.length for m in learned]), strict=True))
@@ -109,17 +108,12 @@ class PlacedEmbedding(Vocabularies):
         return self.answers.weight.split([modality.vocab_size or 0 for modality in self.catalogue.modalities])
 
 
-def fixed_places(modality: Modality, dim: int, finest: int | None = None) -> Tensor:
+def fixed_places(modality: Modality, dim: int, places: Places = "index") -> Tensor:
     """What says where the tokens of a modality stand `(n, dim)`, but for vectors: by their number, as 4M's, or of grids
-    by where they lie in a picture whose `finest` grid has so many tokens on a side."""
+    by where they lie in the picture."""
     if modality.kind != "grid":
         return in_a_line(max(LONGEST, modality.length), dim)
-    side = _side(modality)
-    return in_a_grid(side, side, dim) if finest is None else in_a_picture(side, finest, dim)
-
-
-def _side(modality: Modality) -> int:
     side = math.isqrt(modality.length)
     if side * side != modality.length:
         raise UserError(f"modality {modality.name}: a grid of {modality.length} tokens is not square.")
-    return side
+    return in_a_grid(side, side, dim) if places == "index" else in_a_picture(side, dim)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ACROSS = 8  # units of a picture, the same in all models: a token keeps its place when others come
+
 
 def in_a_line(length: int, dim: int) -> Tensor:
     """`(length, dim)`: sines, then cosines."""
@@ -17,12 +19,12 @@ def in_a_grid(height: int, width: int, dim: int) -> Tensor:
     return torch.cat([_waves(part.flatten(), dim // 2) for part in (row, column)], 1)
 
 
-def in_a_picture(side: int, finest: int, dim: int) -> Tensor:
-    """`(side * side, dim)`: where the middles of tokens lie in a picture, in tokens of the finest grid, so that grids
-    of different sides agree. Waves are no longer than the picture: by 4M's, places in small grids are nearly alike."""
-    middle = (torch.arange(side) + 0.5) * (finest / side) - 0.5
+def in_a_picture(side: int, dim: int) -> Tensor:
+    """`(side * side, dim)`: where the middles of tokens lie in a picture of ACROSS units, so that grids of different
+    sides agree. Waves are no longer than the picture: by 4M's, places in small grids are nearly alike."""
+    middle = (torch.arange(side) + 0.5) * (ACROSS / side) - 0.5
     row, column = torch.meshgrid(middle, middle, indexing="ij")
-    return torch.cat([_waves(part.flatten(), dim // 2, max(2, finest)) for part in (row, column)], 1)
+    return torch.cat([_waves(part.flatten(), dim // 2, ACROSS) for part in (row, column)], 1)
 
 
 def _waves(place: Tensor, dim: int, longest: float = 10000) -> Tensor:

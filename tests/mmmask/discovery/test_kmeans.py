@@ -272,3 +272,11 @@ def test_breathing_never_takes_away_a_class_however_little_it_is_missed():
     gone = missed_least(lloyd, centres, rows, 3)
     assert len(set(gone)) == 3
     assert min(gone) >= 4
+
+
+def test_as_many_clusters_as_known_classes_are_these_classes():
+    rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    labels = np.where(np.arange(60) < 30, np.arange(60) % 3, -1)
+    clusters = KMeans(3).fit(rows, labels)
+    assert np.array_equal(clusters.labels[:30], labels[:30])
+    assert set(clusters.labels[30:].tolist()) <= {0, 1, 2}

@@ -138,3 +138,10 @@ def test_any_model_with_a_backbone_is_a_beginning():
         assert backbone_of(Model(parts, {}), "it") is source
     with pytest.raises(UserError, match="it holds no backbone to begin with, only sampler"):
         backbone_of(Model({"sampler": object()}, {}), "it")
+
+
+def test_a_model_whose_tokens_stand_at_other_places_is_refused():
+    modalities = [Modality("image", 16, 8)]
+    there, here = (FourM(modalities, 16, 1, 1, 2, places=places) for places in ("index", "picture"))
+    with pytest.raises(UserError, match="has places: index, this backbone picture"):
+        transfer(here, there)
