@@ -54,7 +54,7 @@ def assert_same_run(folder, other, first=0):
 
 
 def test_ddp_and_sharded_runs_of_two_and_four_processes_are_the_run_of_one(shards, tmp_path, alone):
-    assert losses(alone)[STEPS - 1] < 0.95 * losses(alone)[0]
+    assert losses(alone)[STEPS - 1] < 0.97 * losses(alone)[0]
     together(2, ranked, shards, tmp_path / "ddp2", "ddp", 2)
     together(4, ranked, shards, tmp_path / "ddp4", "ddp", 4)
     together(2, ranked, shards, tmp_path / "sharded2", "folder", 2)
