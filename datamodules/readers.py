@@ -101,6 +101,11 @@ class Image(Reader):
         """Random crops and flips are."""
         return self.flip or self.crop == "random"
 
+    @property
+    def cropping(self) -> tuple[Any, ...]:
+        """What crops and flips are drawn from; images with the same are seen alike."""
+        return self.crop, self.flip, self.scale if self.crop == "random" else None
+
     def steady(self) -> Image:
         """Centre crops in place of random ones, and no flips."""
         steady = copy(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,10 +11,12 @@ import lightning.pytorch as pl
 
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
-from datamodules.readers import Reader
+from datamodules.readers import Image, Reader
 from datamodules.samples import Missing, Samples, Tolerance
 from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -116,6 +120,7 @@ class ShardData(pl.LightningDataModule):
         """The training mixture, shuffled."""
         sources = [Source(self.train), *self.mixture]
         sets = [self._opened(source.shards) for source in sources]
+        _tell_of_unlike_crops(self.modalities)
         orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
         length = self.samples_per_epoch or sum(len(s) for s in sets)
         order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
@@ -164,3 +169,15 @@ class ShardData(pl.LightningDataModule):
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
             for count in ("ready", "started", "processed", "completed"):
                 setattr(progress, count, getattr(progress, count) + more)
+
+
+def _tell_of_unlike_crops(readers: Mapping[str, Reader]) -> None:
+    """Images of one sample that are drawn from unlike crops do not fit each other."""
+    images = {name: reader for name, reader in readers.items() if isinstance(reader, Image)}
+    unlike = {reader.cropping: name for name, reader in images.items()}
+    if len(unlike) > 1 and any(reader.draws for reader in images.values()):
+        log.warning(
+            "the images %s of a sample are cropped or flipped in different ways; if they show the same scene, give "
+            "them the same crop, scale and flip.",
+            " and ".join(sorted(unlike.values())),
+        )

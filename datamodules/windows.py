@@ -31,8 +31,13 @@ class Window:
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in pixels."""
         side = max(1, round(self.side * min(width, height)))
-        left, top = int(self.x * (width - side)), int(self.y * (height - side))
+        left, top = _nearest(self.x * (width - side)), _nearest(self.y * (height - side))
         return left, top, left + side, top + side
+
+
+def _nearest(place: float) -> int:
+    """The pixel; of two as near, the first."""
+    return math.ceil(place - 0.5)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,9 @@ def _gather_in_public_methods(root: nn.Module) -> None:
 
 
 def _public_methods(module: nn.Module) -> set[str]:
-    """The methods that its own classes, not those of torch, give to `module`."""
+    """The methods that its own classes, not those of torch, give to `module`, and that need weights. The others are
+    let alone: arguments of wrapped ones go to the device of the weights, and under autocast to their type."""
     classes = [cls for cls in type(module).__mro__ if not cls.__module__.startswith("torch.")]
     functions = {name for cls in classes for name, value in vars(cls).items() if isfunction(value)}
-    return {name for name in functions if not name.startswith("_") and not hasattr(nn.Module, name)}
+    weightless = getattr(module, "weightless", ())
+    return {name for name in functions - {*weightless} if not name.startswith("_") and not hasattr(nn.Module, name)}

@@ -127,12 +127,12 @@ class FineTuning(LightningModule):
 
     def _answered(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """What the head answers, and what it should."""
-        wanted = self.head.wanted(entry(self, batch, self.target))
+        wanted = self._there(self.head.wanted(entry(self, batch, self.target)))
         if self.target in (present := batch.get("present", {})):
-            there = present[self.target].view(-1, *[1] * (wanted.ndim - 1))
-            wanted = torch.where(there, wanted, torch.tensor(self.head.ignored, dtype=wanted.dtype))
+            absent = ~self._there(present[self.target]).view(-1, *[1] * (wanted.ndim - 1))
+            wanted = wanted.masked_fill(absent, self.head.ignored)
         tokens = self.model.tokens(batch).map(self._there)
-        return self.model(tokens), self._there(wanted)
+        return self.model(tokens), wanted
 
     def _measure(self, stage: str, metrics: torch.nn.ModuleDict, answers: Tensor, wanted: Tensor) -> None:
         counted = self.head.counted(answers, wanted)

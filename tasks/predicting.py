@@ -47,7 +47,8 @@ def predict_modality(
             a text, written ___, are filled if it is wanted too.
         out: folder to write into.
         then: another model, for wanted modalities that the first does not have (super-resolution). It is given what
-            was given, and what the first has answered, as far as it knows these modalities by the same names.
+            was given, and what the first has answered, as far as it knows these modalities by the same names; weights
+            and mask concern the first alone.
         weights: NAME=NUMBER of given modalities that pull (below 0: push away); the others are known, and do not.
         mask: NAME=PICTURE whose white parts are to be drawn anew, of a given picture that is wanted too.
         n: answers.
@@ -66,15 +67,19 @@ def predict_modality(
         for name in set(targets) & set(each.catalogue.names):
             if (steps, temperature, guidance) != (None, None, None):
                 each.decoders[name] = decoder_for(each.catalogue[name], steps, temperature, guidance)
-    words = dict(_pairs("given", given, model))
-    visible = {name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, model)}
-    pulls = {name: _number(name, value) for name, value in _pairs("weights", weights, model)} or None
+    words = dict(_pairs("given", given, models))
+    visible = {
+        name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, models[:1])
+    }
+    pulls = {name: _number(name, value) for name, value in _pairs("weights", weights, models[:1])} or None
     answers = _answers(models, words, targets, range(seed, seed + n), pulls, visible)
     out.mkdir(parents=True, exist_ok=True)
     for name, column in answers.items():
         _tell(name, column, out, seed)
-    shown = {name: model.codec(name).seen(raw) for name, raw in _typed(model, words, n).items()}
-    save_image(modality_table(shown, answers), out / "table.png")
+    shown = {
+        name: each.codec(name).seen(raw) for each in reversed(models) for name, raw in _typed(each, words, n).items()
+    }
+    save_image(modality_table({name: shown[name] for name in words}, answers), out / "table.png")
     print(out / "table.png")
 
 
@@ -93,7 +98,7 @@ def _answers(
     found = first.answers(_typed(first, words, len(seeds)), now, seeds, weights, visible)
     raw = _decoded(first, found)
     if later:
-        known = _typed(last, {name: value for name, value in words.items() if name in last.catalogue.names}, len(seeds))
+        known = _typed(last, words, len(seeds))
         raw |= _decoded(last, last.answers(known | _passed_on(first, last, found, raw), later, seeds))
     return {name: (last if name in later else first).codec(name).seen(raw[name]) for name in targets}
 
@@ -105,8 +110,9 @@ def _model(path: Path, device: torch.device) -> AnyToAny:
 
 
 def _typed(model: AnyToAny, words: Mapping[str, str], n: int) -> dict[str, Any]:
-    """What a person typed for each modality, n times."""
-    return {name: _repeated(model.codec(name).typed(value), n) for name, value in words.items()}
+    """What a person typed for each modality that the model knows, n times."""
+    known = {name: value for name, value in words.items() if name in model.catalogue.names}
+    return {name: _repeated(model.codec(name).typed(value), n) for name, value in known.items()}
 
 
 def _decoded(model: AnyToAny, found: Found) -> dict[str, Any]:
@@ -124,14 +130,15 @@ def _passed_on(model: AnyToAny, then: AnyToAny, found: Found, raw: Mapping[str, 
     return passed
 
 
-def _pairs(option: str, words: Sequence[str], model: AnyToAny) -> list[tuple[str, str]]:
+def _pairs(option: str, words: Sequence[str], models: Sequence[AnyToAny]) -> list[tuple[str, str]]:
     """Of NAME=VALUE."""
-    found = []
+    first, found = models[0].catalogue, []
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"--{option} {word}: give NAME=VALUE, e.g. {model.catalogue.names[0]}=...")
-        model.catalogue.number(name)  # refuses one it does not have
+            raise UserError(f"--{option} {word}: give NAME=VALUE, e.g. {first.names[0]}=...")
+        if not any(name in model.catalogue.names for model in models):
+            first.number(name)  # refuses it
         found.append((name, value))
     return found
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
+from mmmask.heads.readout import MeanPool
 from mmmask.tokens import Memory
 
 SHARPEST = math.log(100)  # as CLIP's
@@ -41,7 +42,13 @@ class Alignment(nn.Module):
         super().__init__()
         if len(modalities) < 2 or len(set(modalities)) < len(modalities):
             raise UserError(f"Alignment: two or more different modalities are aligned, got {', '.join(modalities)}.")
+        if not temperature >= math.exp(-SHARPEST) or not 0 <= smoothing < 1 or weight < 0:
+            raise UserError(
+                "Alignment: temperature is at least 0.01, smoothing from 0 to below 1, weight 0 or more; they are "
+                f"{temperature}, {smoothing} and {weight}."
+            )
         self.names, self.weight, self.smoothing = list(modalities), weight, smoothing
+        self.pool = MeanPool()
         self.project = nn.ModuleDict(
             {name: nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for name in modalities}
         )
@@ -49,8 +56,7 @@ class Alignment(nn.Module):
 
     def forward(self, name: str, memory: Memory) -> Tensor:
         """Vectors `(B, width)` of length 1 for what is remembered of one modality."""
-        meant = memory.tokens.is_valid()[..., None]
-        mean = (memory.features * meant).sum(1) / meant.sum(1).clamp(min=1)
+        mean = self.pool(memory.features, memory.tokens.is_valid())
         return F.normalize(self.project[name](mean).float(), dim=-1)
 
     def loss(self, vectors: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> Tensor:
@@ -59,7 +65,8 @@ class Alignment(nn.Module):
         return torch.stack(found).mean()
 
     def _pair(self, a: Tensor, b: Tensor, both: Tensor) -> Tensor:
-        scores, count = self.log_scale.clamp(max=SHARPEST).exp() * a @ b.T, both.sum().clamp(min=1)
+        beyond = (self.log_scale - SHARPEST).clamp(min=0).detach()  # detached: gradients lead back from there
+        scores, count = (self.log_scale - beyond).exp() * a @ b.T, both.sum().clamp(min=1)
         total = scores.new_zeros(())
         for direction in (scores, scores.T):  # a sample that lacks one is no candidate, nor asked
             chances = direction.masked_fill(~both, -torch.inf).log_softmax(1).masked_fill(~both, 0.0)

@@ -90,7 +90,10 @@ class SegmentationHead(DenseHead):
 
 
 class DepthHead(DenseHead):
-    """A number for each pixel, such as its depth; absolute error. NaN does not count; uint8 is 0..255 of 0..1."""
+    """A number for each pixel, such as its depth; absolute error. NaN and infinity do not count.
+
+    uint8 is 0..255 of 0..1; the white around crops that are larger than their image counts as 1.
+    """
 
     ignored = math.nan
 
@@ -106,15 +109,15 @@ class DepthHead(DenseHead):
         return found.float() / 255 if found.dtype == torch.uint8 else found.float()
 
     def loss(self, answers: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        there = ~wanted.isnan()
-        error = torch.where(there, answers.float() - wanted.nan_to_num(), 0.0)
+        there = wanted.isfinite()
+        error = torch.where(there, answers.float() - wanted.nan_to_num(0.0, 0.0, 0.0), 0.0)
         return error.abs().sum(), there.sum().to(error.dtype)
 
     def metrics(self) -> dict[str, Metric]:
         return {"l1": MeanAbsoluteError()}
 
     def counted(self, answers: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        there = ~wanted.isnan()
+        there = wanted.isfinite()
         return answers[there], wanted[there]
 
 

@@ -24,6 +24,7 @@ class Readout(nn.Module, ABC):
     """
 
     ignored: float
+    weightless = ("wanted", "loss", "metrics", "counted")  # methods that need no weights, for `parallelize`
 
     def __init__(self, dim: int, of: str | None = None) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from datamodules import Array, Image, Label, Text
 from datamodules.order import sample_generator
 from datamodules.pack import array_bytes
 from datamodules.shards import BadSample
+from datamodules.windows import Window
 from mmmask.errors import UserError
 
 
@@ -87,6 +88,25 @@ def test_a_crop_larger_than_the_image_has_all_of_it_with_white_around(format):
         corners.add(tuple(np.argwhere(black)[0]))
         assert read(reader, content, draw)[0][~black].min() == 255
     assert len(corners) > 15
+
+
+def test_random_crops_reach_the_last_pixels_at_all_sides():
+    content, reader = encoded(ramp(18, 18)), Image("png", 16, crop="random", scale=(0.79, 0.79), resample="nearest")
+    crops = np.stack([read(reader, content, draw) for draw in range(40)])
+    whole = ramp(18, 18).transpose(2, 0, 1)
+    for channel in (0, 1):
+        assert crops[:, channel].min() == whole[channel].min()
+        assert crops[:, channel].max() == whole[channel].max()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_crop_beyond_the_right_and_the_bottom_alone_is_white_there(format):
+    content = encoded(np.zeros((400, 400, 3), dtype=np.uint8), format)
+    seen = read(Image("png", 40).through(Window(1.5, 0, 0)), content)[0]
+    assert seen[0, 0] < 50
+    assert seen[-1, -1] == 255
+    assert (seen < 50).sum() == pytest.approx(1600 / 2.25, rel=0.08)
+    assert (read(Image("png", 40).through(Window(1.5, 1, 1)), content)[0][::-1, ::-1] == seen).all()
 
 
 @pytest.mark.parametrize("crop", ["random", "none"])

@@ -38,6 +38,16 @@ def mixed(two_sets, weight, **options):
     return ShardData(many, CAPTION, mixture=[Source(few, weight)], batch_size=10, **options)
 
 
+@pytest.mark.parametrize("other", [{}, {"crop": "random", "flip": True, "scale": (0.5, 1.0)}])
+def test_images_that_are_cropped_unlike_each_other_are_told_of(make_shards, caplog, other):
+    shards = make_shards([2])
+    drawn = {"crop": "random", "flip": True}
+    ShardData(shards, {"a": Image(size=8, **drawn), "b": Image(size=16, **drawn)}).train_dataloader()
+    assert not caplog.records
+    ShardData(shards, {"a": Image(size=8, **drawn), "b": Image(size=16, **other)}).train_dataloader()
+    assert "images a and b of a sample are cropped or flipped in different ways" in caplog.text
+
+
 def test_a_mixture_draws_by_weight(two_sets):
     loader = mixed(two_sets, weight=3.0, samples_per_epoch=1024).train_dataloader()
     counts = Counter(caption.split()[0] for caption in captions(loader))

@@ -1,5 +1,7 @@
 """Alignment: one vector a modality, close for the same sample."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,6 +59,25 @@ def test_tokens_that_are_not_meant_do_not_matter(alignment):
     assert torch.equal(alignment("words", memory(others, valid)), vectors)
     assert torch.allclose(vectors, alignment("words", memory(features[:, :3])), atol=1e-6)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2))
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.5])
+def test_a_temperature_beyond_the_sharpest_acts_as_it_and_can_come_back(alignment, beyond):
+    a, there = unit(5, 8), torch.ones(5, dtype=torch.bool)
+    b, both = F.normalize(-a + 0.1 * unit(5, 8), dim=-1), {"picture": there, "words": there}
+    with torch.no_grad():
+        alignment.log_scale.fill_(math.log(100) + beyond)
+    loss = alignment.loss({"picture": a, "words": b}, both)
+    loss.backward()
+    sharpest = Alignment(["picture", "words"], 16, 8, temperature=0.01)
+    assert loss.item() == pytest.approx(sharpest.loss({"picture": a, "words": b}, both).item(), rel=1e-5)
+    assert alignment.log_scale.grad > 0  # what is far apart asks for a softer one
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": 0.005}, {"smoothing": 1.0}, {"weight": -1.0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UserError, match="temperature is at least 0.01"):
+        Alignment(["picture", "words"], 16, **wrong)
 
 
 def test_one_modality_cannot_be_aligned():

@@ -60,7 +60,7 @@ def test_pixels_without_a_target_count_nowhere():
     miou = segments.metrics()["miou"]
     miou.update(perfect, wanted)
     assert miou.compute() == 1
-    far = depth.wanted(torch.tensor([[[[0.25] * 8] * 4 + [[math.nan] * 8] * 4]]))
+    far = depth.wanted(torch.tensor([[[[0.25] * 8] * 4 + [[math.nan] * 8] * 2 + [[math.inf] * 8] * 2]]))
     total, count = depth.loss(torch.zeros(1, 8, 8), far)
     assert (float(total), int(count)) == (8.0, 32)
     error = depth.metrics()["l1"]
