@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,29 +87,39 @@ def generate(
     sampler = sampler_of(model, schedule, local, steps=steps, guidance=guidance, temperature=temperature)
     given = _given(model, classes, text, vectors).to(where)
     rows, blank = given.repeat_interleave(n, 0), torch.full((1, generator.modality.length), BLANK)
-    kept = blank if image is None and mask is None else _kept(tokenizer, image, mask)
-    watched = Trace()
-    batches = list(zip(rows.split(batch_size), torch.arange(seed, seed + len(rows)).split(batch_size), strict=True))
-    console, films = Console(stderr=True), list[Tensor]()
-    for some, seeds in track(batches, "drawing", console=console, transient=True, disable=len(batches) < 2):
-        start = kept.to(where).expand(len(some), -1)
-        decoding = sampler.steps(generator, some, seeds, start)
-        states = [decoded.ids for decoded in (decoding if films or not trace else watched.of(decoding, start))]
-        films.append(torch.stack(states if strip or gif else states[-1:], 1).cpu())  # (B, steps or 1, L)
-    ids = torch.cat(films)
+    kept = (blank if image is None and mask is None else _kept(tokenizer, image, mask)).to(where)
+    seeds, watched = torch.arange(seed, seed + len(rows)), Trace() if trace else None
+    draw = partial(sampler.steps, generator)
+    ids = _drawn(draw, rows, seeds, kept, batch_size, bool(strip or gif), watched)
     images = _images(tokenizer, ids[:, -1], batch_size)
     _save(grid(images, n), out)
-    if trace:
+    if trace and watched:
         watched.draw(trace)
         print(trace)
     if strip or gif:
-        frames = _unfinished(images[::n], ids[::n], tokenizer.grid)  # the first of each row
-        if strip:
-            _save(grid(frames.flatten(0, 1), frames.shape[1]), strip)
-        if gif:
-            film = [_picture(grid(frame, min(10, len(frames)))) for frame in frames.unbind(1)]
-            gif.parent.mkdir(parents=True, exist_ok=True)
-            film[0].save(gif, save_all=True, append_images=film[1:], duration=[250] * (len(film) - 1) + [1500], loop=0)
+        _save_steps(_unfinished(images[::n], ids[::n], tokenizer.grid), strip, gif)  # the first of each row
+
+
+def _drawn(
+    draw: Callable[..., Iterator[Any]],
+    rows: Tensor,
+    seeds: Tensor,
+    kept: Tensor,
+    batch_size: int,
+    all_steps: bool,
+    watched: Trace | None,
+) -> Tensor:
+    """Ids `(B, steps or 1, L)` after all steps or the last; the trace watches the first batch."""
+    batches = list(zip(rows.split(batch_size), seeds.split(batch_size), strict=True))
+    console, films = Console(stderr=True), list[Tensor]()
+    for some, own in track(batches, "drawing", console=console, transient=True, disable=len(batches) < 2):
+        start = kept.expand(len(some), -1)
+        decoding = draw(some, own, start)
+        if watched and not films:
+            decoding = watched.of(decoding, start)
+        states = [decoded.ids for decoded in decoding]
+        films.append(torch.stack(states if all_steps else states[-1:], 1).cpu())
+    return torch.cat(films)
 
 
 def chosen_device(name: str) -> torch.device:
@@ -198,6 +209,16 @@ def _unfinished(images: Tensor, ids: Tensor, side: int) -> Tensor:
 
 def _picture(pixels: Tensor) -> Image.Image:
     return to_pil_image(pixels.clamp(0, 1))
+
+
+def _save_steps(frames: Tensor, strip: Path | None, gif: Path | None) -> None:
+    """Pictures after each step `(k, steps, C, H, W)`, side by side and as a film."""
+    if strip:
+        _save(grid(frames.flatten(0, 1), frames.shape[1]), strip)
+    if gif:
+        film = [_picture(grid(frame, min(10, len(frames)))) for frame in frames.unbind(1)]
+        gif.parent.mkdir(parents=True, exist_ok=True)
+        film[0].save(gif, save_all=True, append_images=film[1:], duration=[250] * (len(film) - 1) + [1500], loop=0)
 
 
 def _save(pixels: Tensor, path: Path) -> None:
