@@ -103,7 +103,18 @@ def scores(model):
         groups = model.predict({source: both[source] for source in given}, ["group"])["group"]
         right = [mine == theirs for mine, theirs in zip(groups, small["group"], strict=True)]
         found[f"{name} -> group, accuracy"] = statistics.mean(right)
-    return found
+    return found | surprises(model, both, small["twemoji"])
+
+
+def surprises(model, both, twemoji):
+    """Nats a token of Twemoji, asked all at once, when less and less is given."""
+    found, length = {}, model.catalogue["twemoji"].length
+    for dropped in ([], ["text"], ["openmoji_pixels"]):
+        given = {name: raw for name, raw in both.items() if name not in dropped}
+        likely = log_likelihoods(model, given, "twemoji", twemoji, about=False)
+        found[f"Twemoji given {', '.join(given)}, nats a token"] = -likely.diagonal().mean().item() / length
+    anyway = likely[:1] - log_likelihoods(model, {"text": both["text"][:1]}, "twemoji", twemoji)
+    return found | {"Twemoji given nothing, nats a token": -anyway.mean().item() / length}
 
 
 def baselines():

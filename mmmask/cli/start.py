@@ -10,6 +10,7 @@ from typing import Any
 from mmmask.cli.calling import call
 from mmmask.cli.models import evaluate, tokenize
 from mmmask.cli.training import training
+from mmmask.cli.vocabulary import vocabulary
 from mmmask.errors import UserError
 
 
@@ -52,8 +53,8 @@ def doctor(folder: Path = Path(), json: bool = False) -> int:
 
 
 def demo(out: Path = Path("runs/demo")) -> None:
-    """Train a small tokenizer and a small ENAT on drawn scenes, let it decode better, and show the pictures (8 minutes
-    on 2 cores).
+    """Train a small tokenizer and a small ENAT on drawn scenes, let it decode better, train an any-to-any model, and
+    show the pictures (10 minutes on 2 cores).
 
     Args:
         out: folder for everything that is made.
@@ -64,22 +65,24 @@ def demo(out: Path = Path("runs/demo")) -> None:
     from mmmask.shipped import find
     from tasks.generating import generate
 
-    print("1/6 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
-    scenes = f"{ensure_shapes_world(train=5_000, test=500)}/test-*.tar"
+    print("1/7 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
+    world = ensure_shapes_world(train=5_000, test=500)
+    scenes = f"{world}/test-*.tar"
     out.mkdir(parents=True, exist_ok=True)
     pictures = [save_sheet(ShardSet(scenes), out / "scenes.png", count=12)]
-    print("2/6 training a tokenizer")
+    print("2/7 training a tokenizer")
     tokenizer, synthesis = out / "tokenizer", out / "synthesis"
     training("fit")(["--config", str(find("demo/tokenizer.yaml")), "--trainer.default_root_dir", str(tokenizer)])
     pictures.append(max(out.rglob("reconstruction-*.png"), key=os.path.getmtime))
-    print("3/6 writing token shards")
+    print("3/7 writing token shards")
     tokenize(str(tokenizer), scenes, out / "tokens", overwrite=True)
-    print("4/6 training an ENAT: class and visible tokens in, masked tokens out")
+    print("4/7 training an ENAT: class and visible tokens in, masked tokens out")
     config = ["--config", str(find("demo/synthesis.yaml")), "--model.tokenizer", str(tokenizer)]
     training("fit")([*config, "--trainer.default_root_dir", str(synthesis)])
     pictures += [out / "classes.png", out / "steps.png"]
     generate(synthesis, n=8, out=pictures[-2], strip=pictures[-1])
     pictures.append(_better_decoding(out, synthesis, scenes))
+    pictures += _any_to_any(out, tokenizer, f"{world}/train-*.tar")
     print("done. Pictures:")
     for picture in pictures:
         print(f"  {picture}")
@@ -92,14 +95,14 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
     from tasks.image_metrics import FrechetDistance
     from tasks.searching import search
 
-    print("5/6 searching a strategy for 4 steps, by a classifier's eyes")
+    print("5/7 searching a strategy for 4 steps, by a classifier's eyes")
     fit, judge, policy = training("fit"), out / "classifier", out / "policy"
     fit(["--config", str(find("demo/classifier.yaml")), "--trainer.default_root_dir", str(judge)])
     real = out / "real.npz"
     evaluate(synthesis, judge, real=scenes, field="rgb.png", save_statistics=real, n=100)
     shutil.rmtree(out / "search", ignore_errors=True)  # of an earlier demo, whose model was another
     search(FrechetDistance(real, judge), synthesis, out / "search", evaluations=40, images=200)
-    print("6/6 training a policy that looks at each picture before each step")
+    print("6/7 training a policy that looks at each picture before each step")
     best = out / "search" / "best.yaml"
     options = ["--model.model", synthesis, "--model.start", best, "--trainer.default_root_dir", policy]
     options += ["--model.reward.init_args.features.init_args.classifier", judge]
@@ -110,3 +113,18 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
         "policy": (policy, {}),
     }
     return compare(ways, out / "decoding.png")
+
+
+def _any_to_any(out: Path, tokenizer: Path, scenes: str) -> list[Path]:
+    """Train on pixels, their tokens, edges and captions; tables of what is given, predicted and true."""
+    from mmmask.shipped import find
+
+    print("7/7 training an any-to-any model: pixels tell edges and caption, a caption tells the picture")
+    words, run = out / "words.json", out / "cross_modal"
+    vocabulary(scenes, words, size=140, sentinels=12)
+    options = ["--model.modalities.rgb.init_args.run", tokenizer, "--trainer.default_root_dir", run]
+    options += ["--model.modalities.text.init_args.vocabulary", words]
+    training("fit")(["--config", str(find("demo/cross_modal.yaml")), *map(str, options)])
+    return [
+        max(run.rglob(f"{table}-step-*.png"), key=os.path.getmtime) for table in ("pixels-to-edges-text", "text-to-rgb")
+    ]
