@@ -33,6 +33,8 @@ class Judged(nn.Module):
         results: dict[str, Tensor] = {}
         for name, score in zip(self.names, self.scores, strict=True):
             assert isinstance(score, DiscoveryScores)
+            if not score.update_called:
+                continue
             found = score.compute()
             score.reset()
             wanted = SHORT if name else found
