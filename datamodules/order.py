@@ -21,9 +21,9 @@ def generator(*words: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of one sample: counter-based, so making it costs next to nothing."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, position]))
+def sample_generator(seed: int, epoch: int, position: int, view: int = 0) -> np.random.Generator:
+    """The generator of one view of a sample: counter-based, so making it costs next to nothing."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, view, position]))
 
 
 @dataclass(frozen=True)

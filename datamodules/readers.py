@@ -265,11 +265,38 @@ def _parse_header(content: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
 
 class Text(Reader):
-    """UTF-8 text: a list of strings in the batch. `part` picks an entry of a JSON record."""
+    """UTF-8 text: a list of strings in the batch. `part` picks an entry of a JSON record.
 
-    def __init__(self, field: str = "txt", part: str | None = None, allow_empty: bool = False) -> None:
+    Training sees a run of its words, whose share is drawn from `span`, and of these each is left out with the chance
+    `drop`; one word is always left. Evaluation sees all.
+    """
+
+    def __init__(
+        self,
+        field: str = "txt",
+        part: str | None = None,
+        allow_empty: bool = False,
+        drop: float = 0.0,
+        span: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         super().__init__(field)
-        self.part, self.allow_empty = part, allow_empty
+        if not 0 <= drop < 1 or not 0 < span[0] <= span[1] <= 1:
+            raise UserError(
+                f"Text: drop is a chance from 0 to below 1, span two shares of the words, above 0, at most 1; they are "
+                f"{drop} and {list(span)}."
+            )
+        self.part, self.allow_empty, self.drop, self.span = part, allow_empty, drop, span
+
+    @property
+    def draws(self) -> bool:
+        """Which words are seen is."""
+        return self.drop > 0 or self.span[0] < 1
+
+    def steady(self) -> Text:
+        """All words."""
+        steady = copy(self)
+        steady.drop, steady.span = 0.0, (1.0, 1.0)
+        return steady
 
     def read(self, content: bytes, rng: np.random.Generator) -> str:
         """Decode; empty text is a bad sample unless allowed."""
@@ -277,7 +304,15 @@ class Text(Reader):
         text = "" if found is None else str(found).strip()
         if not text and not self.allow_empty:
             raise BadSample("empty text")
-        return text
+        return self._some(text.split(), rng) if text and self.draws else text
+
+    def _some(self, words: list[str], rng: np.random.Generator) -> str:
+        """Those that training sees this time."""
+        length = max(1, round(len(words) * rng.uniform(*self.span)))
+        first = int(rng.integers(len(words) - length + 1))
+        run = words[first : first + length]
+        kept = [word for word, drawn in zip(run, rng.random(length), strict=True) if drawn >= self.drop]
+        return " ".join(kept or [run[int(rng.integers(length))]])
 
     def absent(self, like: Any) -> str:
         """The empty string."""

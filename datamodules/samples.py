@@ -19,6 +19,7 @@ from datamodules.order import Mixture, sample_generator
 from datamodules.readers import Reader
 from datamodules.shards import BadSample, Shard, ShardError, ShardSet
 from mmmask.errors import UserError
+from mmmask.modalities import entry_of
 
 log = logging.getLogger(__name__)
 Missing = Literal["error", "mask", "leave out"]
@@ -49,8 +50,20 @@ class Samples(Dataset[Any]):
         readers: Mapping[str, Reader],
         tolerance: Tolerance,
         seed: int,
+        views: int = 1,
     ) -> None:
+        """`views`: how often what draws is read, each time with draws of its own, as `name`, `name@1` and so on."""
         self.sets, self.order, self.readers, self.tolerance, self.seed = sets, order, dict(readers), tolerance, seed
+        self.views = views
+        self.columns = {
+            entry_of(name, view): reader
+            for name, reader in self.readers.items()
+            for view in range(views if reader.draws else 1)
+        }
+        if views > 1 and len(self.columns) == len(self.readers):
+            raise UserError(
+                f"data.views is {views}, but they would all be the same: let a reader draw (crop: random, flip, drop)."
+            )
         if reserved := {"key", "present", "skipped"} & set(self.readers):
             raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")
         if tolerance.missing != "mask":
@@ -87,7 +100,7 @@ class Samples(Dataset[Any]):
     def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
         source, shard, row = self.order.locate(epoch, positions)
         places = [self.sets[s].shards[h] for s, h in zip(source.tolist(), shard.tolist(), strict=True)]
-        columns: dict[str, list[Any]] = {name: [] for name in ("key", *self.readers)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("key", *self.columns)}
         skipped: list[tuple[str, str]] = []
         worker = get_worker_info()
         for position, place, sample in zip(positions.tolist(), places, row.tolist(), strict=True):
@@ -123,15 +136,16 @@ class Samples(Dataset[Any]):
             content = shard.read(sample, reader.field)
             if content is None and self.tolerance.missing != "mask":
                 raise BadSample(f"no '{reader.field}' (modality '{name}')")
-            rng = sample_generator(self.seed, epoch, position) if reader.draws else _no_draws
-            values[name] = None if content is None else reader.read(content, rng)
+            for view in range(self.views if reader.draws else 1):
+                rng = sample_generator(self.seed, epoch, position, view) if reader.draws else _no_draws
+                values[entry_of(name, view)] = None if content is None else reader.read(content, rng)
         return values
 
     def _collate(self, columns: dict[str, list[Any]], skipped: list[tuple[str, str]]) -> dict[str, Any]:
         """Columns -> batch. With `missing: mask`, `present[name]` (B,) says which samples have a modality."""
         batch: dict[str, Any] = {"key": columns["key"], "skipped": skipped}
         present: dict[str, torch.Tensor] = {}
-        for name, reader in self.readers.items():
+        for name, reader in self.columns.items():
             values = columns[name]
             has = [value is not None for value in values]
             if not all(has):
@@ -147,7 +161,7 @@ class Samples(Dataset[Any]):
     def _example(self, name: str) -> Any:
         """Any value of a modality, for its shape, when no sample of a batch has it."""
         if name not in self._examples:
-            reader = self.readers[name]
+            reader = self.columns[name]
             places = ((shard, row) for shards in self.sets for shard in shards.shards for row in range(len(shard)))
             self._examples[name] = None
             for shard, row in places:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
+from datamodules.choice import Labelled, Where
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Image, Reader
@@ -17,6 +18,7 @@ from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
 
 log = logging.getLogger(__name__)
+Stage = Literal["train", "val", "test", "predict"]
 
 
 @dataclass
@@ -57,6 +59,11 @@ class ShardData(pl.LightningDataModule):
         num_workers: reading processes per rank.
         seed: decides the order of the samples and their augmentation.
         block: samples are shuffled within blocks of this many.
+        where: which samples a stage sees, e.g. `train: {part: split, values: [train]}`; test and predict are asked for
+            their own only if they have shards of their own.
+        labelled: a protocol of category discovery, and how often training draws the samples that it labels.
+        views: how often each training sample is read, with draws of its own each time.
+        val_train: validate on the training samples too, in their order, as the first validation data.
         streams: interleaved independent sequences of shards; a multiple of the number of ranks keeps each
             rank on its own shards.
         drop_last: leave out the last, smaller batch of a training epoch.
@@ -82,6 +89,10 @@ class ShardData(pl.LightningDataModule):
         seed: int = 0,
         block: int = 16384,
         streams: int = 1,
+        where: dict[Stage, Where] | None = None,
+        labelled: Labelled | None = None,
+        views: int = 1,
+        val_train: bool = False,
         drop_last: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         missing: Missing = "error",
@@ -97,7 +108,14 @@ class ShardData(pl.LightningDataModule):
                 "data: seed and timeout must be 0 or more, samples_per_epoch 1 or more; "
                 f"they are {seed}, {timeout:g} and {samples_per_epoch}."
             )
+        if views < 1 or (labelled and mixture):
+            raise UserError(f"data: views ({views}) must be 1 or more, and labelled and mixture do not go together.")
         self.train, self.val, self.test, self.predict = train, val, test or val, predict or test or val
+        where = where or {}
+        self.where = {"train": where.get("train"), "val": where.get("val")}
+        self.where["test"] = where.get("test") if test else self.where["val"]
+        self.where["predict"] = where.get("predict") if predict else self.where["test"]
+        self.labelled, self.views, self.val_train = labelled, views, val_train
         self.modalities = modalities
         self.mixture = mixture or []
         self.samples_per_epoch = samples_per_epoch
@@ -119,24 +137,29 @@ class ShardData(pl.LightningDataModule):
     def train_dataloader(self) -> ShardLoader:
         """The training mixture, shuffled."""
         sources = [Source(self.train), *self.mixture]
-        sets = [self._opened(source.shards) for source in sources]
         _tell_of_unlike_crops(self.modalities)
-        orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
+        sets = [self._opened(source.shards, "train") for source in sources]
+        weights = tuple(source.weight for source in sources)
         length = self.samples_per_epoch or sum(len(s) for s in sets)
-        order = Mixture(orders, tuple(source.weight for source in sources), length, self.seed)
-        return self._loader(sets, order, self.modalities, self.drop_last)
+        if self.labelled:
+            sets, weights = self.labelled.split(sets[0])
+        orders = tuple(EpochOrder(s.counts, self.seed, True, self.block, self.streams) for s in sets)
+        order = Mixture(orders, weights, length, self.seed)
+        return self._loader(sets, order, self.modalities, self.drop_last, self.views)
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
-        """Every validation sample once, in the order of the shards."""
-        return self._in_order(self.val) if self.val else []
+        """Every validation sample once, in the order of the shards; those of training before, if asked for."""
+        loaders = [self._in_order(self.train, "train")] if self.val_train else []
+        loaders += [self._in_order(self.val, "val")] if self.val else []
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def test_dataloader(self) -> ShardLoader:
         """Every test sample once, in the order of the shards."""
-        return self._in_order(self._given(self.test, "test"))
+        return self._in_order(self._given(self.test, "test"), "test")
 
     def predict_dataloader(self) -> ShardLoader:
         """Every sample to predict once, in the order of the shards."""
-        return self._in_order(self._given(self.predict, "predict"))
+        return self._in_order(self._given(self.predict, "predict"), "predict")
 
     @staticmethod
     def _given(urls: Urls | None, stage: str) -> Urls:
@@ -144,21 +167,25 @@ class ShardData(pl.LightningDataModule):
             raise UserError(f"data.{stage} is not set: name the shards to {stage} on.")
         return urls
 
-    def _opened(self, urls: Urls) -> ShardSet:
+    def _opened(self, urls: Urls, stage: Stage) -> ShardSet:
         shards = ShardSet(urls, self.allow)
+        if where := self.where[stage]:
+            shards = where.of(shards)
         if self.tolerance.missing != "leave out":
             return shards
         return shards.having([reader.field for reader in self.modalities.values()])
 
-    def _in_order(self, urls: Urls) -> ShardLoader:
-        shards = self._opened(urls)
+    def _in_order(self, urls: Urls, stage: Stage) -> ShardLoader:
+        shards = self._opened(urls, stage)
         order = Mixture((EpochOrder(shards.counts, shuffle=False),), (1.0,), len(shards))
         steady = {name: reader.steady() for name, reader in self.modalities.items()}
         return self._loader([shards], order, steady, drop_last=False)
 
-    def _loader(self, sets: list[ShardSet], order: Mixture, readers: dict[str, Reader], drop_last: bool) -> ShardLoader:
+    def _loader(
+        self, sets: list[ShardSet], order: Mixture, readers: dict[str, Reader], drop_last: bool, views: int = 1
+    ) -> ShardLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        samples = Samples(sets, order, readers, self.tolerance, self.seed)
+        samples = Samples(sets, order, readers, self.tolerance, self.seed, views)
         return ShardLoader(
             samples, self.batch_size, self.num_workers, rank, world, drop_last, self.timeout, self._recount
         )

@@ -61,3 +61,8 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.modalities)
+
+
+def entry_of(name: str, view: int) -> str:
+    """Which entry of a batch holds this view of a modality; the first has its name alone."""
+    return f"{name}@{view}" if view else name

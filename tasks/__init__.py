@@ -1,5 +1,6 @@
 """LightningModules: what can be trained; and what of `tasks.training` a configuration may name."""
 
+from tasks.category_discovery import CategoryDiscovery
 from tasks.classifier_training import ClassifierTraining
 from tasks.cross_modal import CrossModal
 from tasks.feature_maps import ClassifierMaps, ViTMaps
@@ -15,6 +16,7 @@ from tasks.training.parallel import FullySharded
 __all__ = [
     "EMA",
     "Adversarial",
+    "CategoryDiscovery",
     "ClassifierMaps",
     "ClassifierTraining",
     "CrossModal",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -25,7 +25,7 @@ from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Data
 from mmmask.transformer import AmongTargets, MaskedTransformer
 from tasks.beginning import begin_from
-from tasks.finished import fingerprints, same_codecs
+from tasks.codec_task import CodecTask
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
 from tasks.retrieving import Retrieval, RetrievalScores
@@ -44,7 +44,7 @@ class Example:
     wanted: list[str]
 
 
-class CrossModal(LightningModule):
+class CrossModal(CodecTask):
     """Cross entropy of the asked tokens, under 4M's masking.
 
     Batches hold the raw data that the codecs read, and `present` where samples lack some. Masks are a function of
@@ -71,7 +71,6 @@ class CrossModal(LightningModule):
     """
 
     model: AnyToAny
-    codecs: dict[str, Codec]
 
     def __init__(
         self,
@@ -116,8 +115,6 @@ class CrossModal(LightningModule):
         """For the speed in tokens: known and asked ones."""
         return self.masks.known[1] + self.masks.asked[1]
 
-    uses_all_weights = False  # a modality that no sample of a batch asks for has no gradients
-
     def setup(self, stage: str) -> None:
         if stage == "fit":
             one_end(self, self.budget, self.decay)
@@ -137,16 +134,6 @@ class CrossModal(LightningModule):
             return adamw(self, self, *settings, round(self.warmup_tokens / step), self.decay)
         lengths = self.warmup_tokens / step, self.decay, budget.total / step
         return adamw(self, self, *settings, *lengths, position=lambda _: budget.spent / step)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Masks are drawn on the CPU, and only what they keep goes to the device."""
-        return batch
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["codecs"] = fingerprints(self.codecs)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        same_codecs(self.codecs, checkpoint, "the checkpoint")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         data = self.model.read(batch)
@@ -237,9 +224,6 @@ class CrossModal(LightningModule):
             return answers.errors(self.model.embedding, asked, features, wanted)
 
         return self.backbone(known, asked, self.rule, errors)
-
-    def _there(self, part: Tensor) -> Tensor:
-        return part.to(self.device, non_blocking=True)
 
     def _over_ranks(self, found: dict[str, answers.Errors]) -> Tensor:
         """The loss over the answers of all ranks; DDP divides the sum of gradients by the number of ranks."""

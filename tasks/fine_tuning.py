@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -21,13 +20,11 @@ from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.transformer import MaskedTransformer
 from tasks.batches import entry
 from tasks.beginning import begin_from
-from tasks.finished import fingerprints, same_codecs
+from tasks.codec_task import CodecTask, decodes
 from tasks.optimizing import Decay, adamw
 
-DECODING = ("decoder", "norm", "embedding.answers", "embedding.unknown", "embedding.learned_asked")
 
-
-class FineTuning(LightningModule):
+class FineTuning(CodecTask):
     """The head's loss on what an encoder makes of modalities that are known whole, and the head's metrics.
 
     Batches hold the raw data that the codecs read, `present` where samples lack some, and the `target`; samples
@@ -49,7 +46,6 @@ class FineTuning(LightningModule):
     """
 
     model: Recognition
-    codecs: dict[str, Codec]
 
     def __init__(
         self,
@@ -77,12 +73,9 @@ class FineTuning(LightningModule):
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.decay, self.init_from = warmup_steps, decay, init_from
         for name, weight in self.backbone.named_parameters():
-            decodes = any(name == part or name.startswith(f"{part}.") for part in DECODING)
-            weight.requires_grad_(not (self.only_head or decodes))
+            weight.requires_grad_(not (self.only_head or decodes(name)))
         self.val_loss = MeanMetric()
         self.val_metrics, self.test_metrics = (torch.nn.ModuleDict(self.head.metrics()) for _ in range(2))
-
-    uses_all_weights = False  # a modality that no sample of a batch has gives no gradients
 
     def setup(self, stage: str) -> None:
         begin_from(self, self.backbone, self.init_from, stage)
@@ -97,16 +90,6 @@ class FineTuning(LightningModule):
             return self.layer_decay ** (depth - int(block[1]))
         below = name.startswith(("backbone.embedding.", "backbone.registers"))
         return self.layer_decay ** (depth + 1) if below else 1.0
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Tokens are made on the CPU, and only they go to the device."""
-        return batch
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["codecs"] = fingerprints(self.codecs)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        same_codecs(self.codecs, checkpoint, "the checkpoint")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         total, count = self.head.loss(*self._answered(batch))
@@ -139,6 +122,3 @@ class FineTuning(LightningModule):
         for name, metric in metrics.items():
             metric.update(*counted)  # type: ignore[operator]
             self.log(f"{stage}/{name}", metric, prog_bar=True, batch_size=len(answers))  # type: ignore[arg-type]
-
-    def _there(self, part: Tensor) -> Tensor:
-        return part.to(self.device, non_blocking=True)

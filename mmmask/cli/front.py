@@ -46,6 +46,10 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         called("vocabulary", "mmmask.cli.vocabulary:vocabulary"),
         "learn the words of the captions of shards, and say how long these are",
     ),
+    "protocol": (
+        called("protocol", "mmmask.cli.protocol:protocol"),
+        "say which samples of shards are labelled, for category discovery",
+    ),
     "shards": (called("shards", "datamodules.commands:COMMANDS"), "pack, index, verify and show WebDataset shards"),
 }
 

@@ -14,7 +14,7 @@ from mmmask.discovery.feature_space import info_nce, supervised_contrast
 from mmmask.discovery.fusion import weighted_mean
 from mmmask.discovery.looks import Looks
 from mmmask.discovery.output_space import classification, distillation, unevenness
-from mmmask.discovery.simgcd import check_weights
+from mmmask.discovery.simgcd import check_weights, contrast
 from mmmask.errors import UserError
 
 
@@ -52,7 +52,8 @@ class MMGCD:
         if self.output_alignment:
             unsupervised = unsupervised + self.cross * terms["cross"] + self.fusion * terms["fusion"]
             supervised = supervised + terms["fused_classification"]
-        return {"loss": (1 - self.supervised) * unsupervised + self.supervised * supervised, **terms}
+        loss = (1 - self.supervised) * unsupervised + self.supervised * supervised
+        return {"loss": loss, **terms, "contrast": contrast(terms, self.supervised)}
 
     def _features(self, looks: Looks, labels: Tensor, labelled: Tensor) -> dict[str, Tensor]:
         vectors, seen = looks.projections, looks.seen()

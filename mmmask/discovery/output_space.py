@@ -18,8 +18,13 @@ STUDENT_TEMPERATURE = 0.1  # SimGCD
 
 def teacher_temperature(epoch: float, warmup: int = 30, first: float = 0.07, last: float = 0.04) -> float:
     """SimGCD's: linear from `first` in epoch 0 to `last` in the last epoch of the warm-up; teachers grow sure late."""
-    progress = min(1.0, epoch / (warmup - 1)) if warmup > 1 else float(epoch >= warmup)
-    return first + (last - first) * progress
+    progress = epoch / (warmup - 1) if warmup > 1 else float(epoch >= warmup)
+    return sharpened(progress, first, last)
+
+
+def sharpened(progress: float, first: float = 0.07, last: float = 0.04) -> float:
+    """The same by the share of the warm-up that is over."""
+    return first + (last - first) * min(1.0, max(0.0, progress))
 
 
 @full_precision

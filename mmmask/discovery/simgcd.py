@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,7 +41,13 @@ class SimGCD:
         }
         unsupervised = terms["info_nce"] + terms["distillation"] + self.evenness * terms["unevenness"]
         supervised = terms["supervised_contrast"] + terms["classification"]
-        return {"loss": (1 - self.supervised) * unsupervised + self.supervised * supervised, **terms}
+        loss = (1 - self.supervised) * unsupervised + self.supervised * supervised
+        return {"loss": loss, **terms, "contrast": contrast(terms, self.supervised)}
+
+
+def contrast(terms: Mapping[str, Tensor], supervised: float) -> Tensor:
+    """What of a loss is about features alone: classes need not be there yet."""
+    return (1 - supervised) * terms["info_nce"] + supervised * terms["supervised_contrast"]
 
 
 def check_weights(objective: Any) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.heads import Readout
+from mmmask.modalities import Catalogue
 from mmmask.synthesis.any_to_any import tokens_of_data
 from mmmask.tokenizers.codec import Codec, data_of
-from mmmask.tokens import TokenSet, side_by_side
+from mmmask.tokens import Data, TokenSet, side_by_side
 from mmmask.transformer import MaskedTransformer
 
 
@@ -38,13 +39,7 @@ class Recognition(nn.Module):
 
     def tokens(self, batch: Mapping[str, Any]) -> TokenSet:
         """All that the batch holds, on the CPU; what is not `present` is not valid. No longer than the longest."""
-        data = data_of(cast(Mapping[str, Codec], self.codecs), batch)
-        for name, some in data.items():
-            if self.catalogue[name].kind == "sequence":
-                data[name] = some._replace(ids=some.ids[:, : max(1, some.length.max(initial=0))])
-        data, values = side_by_side(data)
-        sets = [tokens_of_data(self.catalogue.number(name), some, values) for name, some in data.items()]
-        return reduce(TokenSet.concat, sets)
+        return all_of(self.catalogue, data_of(cast(Mapping[str, Codec], self.codecs), batch))
 
     def forward(self, tokens: TokenSet) -> Tensor:
         """The head's answers for known tokens."""
@@ -69,3 +64,13 @@ class Recognition(nn.Module):
         """The head's answers for raw data by modality, or by what a modality is made of, as a batch holds it."""
         device = self.backbone.embedding.words.weight.device
         return self(self.tokens(batch).map(lambda part: part.to(device)))
+
+
+def all_of(catalogue: Catalogue, data: Mapping[str, Data]) -> TokenSet:
+    """All tokens of modalities as one set, sequences no longer than the longest of the batch."""
+    cut = dict(data)
+    for name, some in data.items():
+        if catalogue[name].kind == "sequence":
+            cut[name] = some._replace(ids=some.ids[:, : max(1, some.length.max(initial=0))])
+    cut, values = side_by_side(cut)
+    return reduce(TokenSet.concat, [tokens_of_data(catalogue.number(n), some, values) for n, some in cut.items()])

@@ -1,0 +1,127 @@
+"""One backbone that looks at the modalities of samples, each by itself or some together, and places them in classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmask.discovery.fusion import Fusion, weighted_mean
+from mmmask.discovery.looks import Looks
+from mmmask.errors import UserError
+from mmmask.heads import DiscoveryHead
+from mmmask.heads.readout import MeanPool
+from mmmask.modalities import entry_of
+from mmmask.synthesis.recognition import all_of
+from mmmask.tokenizers.codec import Codec, data_of
+from mmmask.tokenizers.ranks import sum_over_ranks
+from mmmask.tokens import TokenSet
+from mmmask.transformer import MaskedTransformer
+
+PACE = 0.05  # at which the running mean of features follows them
+
+
+class Adapter(nn.Module):
+    """Pooled features `(B, dim)` of one look to `(B, width)` around zero: a norm, a layer, less their running mean.
+
+    What all looks of a modality have in common would be most of every cosine, and hides what classes differ in.
+    """
+
+    mean: Tensor
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.norm, self.project = nn.LayerNorm(dim), nn.Linear(dim, width, bias=False)
+        self.register_buffer("mean", torch.zeros(width))
+
+    def forward(self, pooled: Tensor, present: Tensor) -> Tensor:
+        """`present` `(B,)` are those that count for the mean, which training moves, over all ranks."""
+        found = self.project(self.norm(pooled)).float()
+        if self.training:
+            self._follow(found.detach(), present)
+        return found - self.mean
+
+    @torch.no_grad()
+    def _follow(self, found: Tensor, present: Tensor) -> None:
+        count = present.sum().to(found.dtype)
+        whole = sum_over_ranks(torch.cat([(found * present[:, None]).sum(0), count[None]]))
+        pace = torch.where(self.mean.any(), PACE, 1.0) * (whole[-1] > 0)
+        self.mean.copy_(self.mean + pace * (whole[:-1] / whole[-1].clamp(min=1) - self.mean))
+
+
+class Discoverer(nn.Module):
+    """See `looks`, for training, and `forward`.
+
+    Args:
+        backbone: with a place for each modality (FourM); its decoder is not used and may have no blocks.
+        codecs: of each modality, in the order in which the backbone numbers them.
+        groups: the modalities of each look; the tokens of several are encoded together.
+        adapters: of each look.
+        head: the projector and prototypes that all looks share.
+        fusion: makes one prediction of all looks.
+    """
+
+    def __init__(
+        self,
+        backbone: MaskedTransformer,
+        codecs: Mapping[str, Codec],
+        groups: Mapping[str, Sequence[str]],
+        adapters: nn.ModuleDict,
+        head: DiscoveryHead,
+        fusion: Fusion,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.codecs, self.adapters = backbone, nn.ModuleDict(codecs), adapters
+        self.head, self.fusion, self.pool = head, fusion, MeanPool()
+        self.catalogue, self.groups = backbone.embedding.catalogue, {name: list(own) for name, own in groups.items()}
+        for name, own in self.groups.items():
+            if not own:
+                raise UserError(f"looks: {name} looks at nothing; name the modalities it looks at.")
+            for modality in own:
+                self.catalogue.number(modality)  # refuses one it does not have
+
+    def looks(self, batch: Mapping[str, Any], views: int = 2) -> Looks:
+        """What there is to learn from: all views that a batch holds."""
+        features, present = self._features([view_of(batch, view) for view in range(views)])
+        return Looks.through(self.head, features, present)
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Cosines `(M, B, K)` of each look at raw data with all prototypes, and which looks there are `(M, B)`."""
+        features, present = self._features([batch])
+        return self.head.prototypes(features[:, 0]), present
+
+    def joined(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features `(B, width)` of samples: the mean directions of their looks. Their cosines with prototypes are
+        about the means of those of the looks."""
+        features, present = self._features([batch])
+        return F.normalize(weighted_mean(F.normalize(features[:, 0], dim=-1), present), dim=-1)
+
+    def _features(self, batches: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """`(M, V, B, width)` of the views in `batches`, and which there are `(M, B)`."""
+        codecs = cast(Mapping[str, Codec], self.codecs)
+        names = [name for name in codecs if any(name in own for own in self.groups.values())]
+        views = [data_of(codecs, batch, names) for batch in batches]
+        found, there = [], []
+        device = self.backbone.embedding.words.weight.device
+        for name, own in self.groups.items():
+            sets = [all_of(self.catalogue, {modality: data[modality] for modality in own}) for data in views]
+            tokens = TokenSet.below(sets).map(lambda part: part.to(device))
+            valid = tokens.is_valid()
+            features = self.backbone.encode(tokens).features[:, -len(tokens) :]  # registers lie before them
+            adapted = self.adapters[name](self.pool(features, valid), valid.any(1))
+            found.append(adapted.unflatten(0, (len(views), -1)))
+            there.append(valid.any(1).unflatten(0, (len(views), -1)).all(0))
+        return torch.stack(found), torch.stack(there)
+
+
+def view_of(batch: Mapping[str, Any], view: int) -> dict[str, Any]:
+    """The batch as this view shows it; what does not differ between views is the same in all."""
+
+    def seen(entries: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: entries.get(entry_of(name, view), value) for name, value in entries.items() if "@" not in name}
+
+    found = seen(batch)
+    return found | {"present": seen(found["present"])} if "present" in found else found

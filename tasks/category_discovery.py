@@ -1,0 +1,246 @@
+"""Train features and classes together: known classes by some labels, new ones by none (Vaze et al. 2022)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmask.discovery import GET, MMGCD, UNLABELLED, Fusion, KMeans, LearnedFusion, MeanFusion, SimGCD
+from mmmask.discovery.discoverer import Adapter, Discoverer
+from mmmask.discovery.output_space import sharpened
+from mmmask.discovery.protocol import Protocol
+from mmmask.errors import UserError
+from mmmask.heads import DiscoveryHead
+from mmmask.modalities import Modality
+from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.ranks import sum_over_ranks
+from mmmask.transformer import MaskedTransformer
+from tasks.batches import entry
+from tasks.beginning import begin_from
+from tasks.codec_task import CodecTask, decodes
+from tasks.judging import SHORT, Judged
+from tasks.optimizing import Decay, adamw
+
+SETS = ("", "inductive/")  # validation data: those of training, of which the unlabelled count; others
+
+
+class CategoryDiscovery(CodecTask):
+    """An objective of mmmask.discovery over looks at two views of each sample.
+
+    Batches hold the raw data that the codecs read, in two views (`data.views: 2`); the objective sees those of one
+    device. Labels come from the protocol alone: those of a batch only judge. The first validation data must be those
+    of training (`data.val_train: true`). Nothing is chosen by what validations say: the last weights count.
+
+    Args:
+        modalities: the codec of each, under the name it has in the model to begin with.
+        backbone: made for these modalities (FourM); what of it decodes stays as it is.
+        classes: K, old and new together.
+        protocol: file that says which samples are labelled; `mmmask protocol` writes it.
+        objective: what is learned (SimGCD, GET, MMGCD).
+        looks: which modalities are looked at together, by a name of yours (default: each by itself).
+        fusion: one prediction of all looks (MeanFusion, ConfidenceFusion).
+        width: numbers of a feature.
+        projector_width: numbers that are contrasted, made of a feature.
+        projector_hidden: width of the layers between.
+        features_first: share of the training in which features alone are learned, by the objective's contrast; then
+            prototypes begin as the clusters of the training samples. 0: both from the start.
+        teacher_warmup: share of the training in which teachers grow sure, from when there are prototypes.
+        train_blocks: only the last blocks of the encoder learn, so many (default: all, and the embedding).
+        backbone_rate: share of the learning rate that the backbone has.
+        label: entry of a batch with classes, for validations.
+        seed: of the clustering.
+        lr: peak learning rate.
+        betas: AdamW's averaging.
+        weight_decay: on matrices; biases and norms do not decay.
+        warmup_steps: linear growth of the learning rate.
+        decay: what follows: constant, or cosine to zero.
+        init_from: run folder, or exported model, with whose backbone this one begins.
+    """
+
+    model: Discoverer
+
+    def __init__(
+        self,
+        modalities: dict[str, Codec],
+        backbone: Callable[[Sequence[Modality]], MaskedTransformer],
+        classes: int,
+        protocol: Path,
+        objective: SimGCD | GET | MMGCD,
+        looks: dict[str, list[str]] | None = None,
+        fusion: Fusion | None = None,
+        width: int = 128,
+        projector_width: int = 128,
+        projector_hidden: int = 512,
+        features_first: float = 0.0,
+        teacher_warmup: float = 0.15,
+        train_blocks: int | None = None,
+        backbone_rate: float = 1.0,
+        label: str = "label",
+        seed: int = 0,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.05,
+        warmup_steps: int = 20,
+        decay: Decay = "cosine",
+        init_from: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.protocol = Protocol.read(protocol)
+        self.places = self.protocol.numbers()
+        groups = looks or {name: [name] for name in modalities}
+        self._check(classes, groups, objective, fusion, features_first, teacher_warmup, backbone_rate)
+        self.backbone = backbone([codec.modality(name) for name, codec in modalities.items()])
+        self.adapters = torch.nn.ModuleDict({name: Adapter(self.backbone.encoder.dim, width) for name in groups})
+        self.head = DiscoveryHead(width, classes, projector_width, projector_hidden)
+        self.__dict__["codecs"] = modalities  # no children: they are not trained
+        fusion = fusion or MeanFusion()
+        self.__dict__["model"] = Discoverer(self.backbone, modalities, groups, self.adapters, self.head, fusion)
+        self.objective, self.classes, self.label, self.seed = objective, classes, label, seed
+        self.features_first, self.teacher_warmup = features_first, teacher_warmup
+        self.backbone_rate = backbone_rate
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        self.warmup_steps, self.decay, self.init_from = warmup_steps, decay, init_from
+        self._freeze(train_blocks)
+        self.judged = torch.nn.ModuleList(Judged(self.protocol.old, list(groups)) for _ in SETS)
+        self._known = 0  # labelled samples in the first validation data
+        self._begun = -1  # the step at which prototypes began
+
+    def _check(
+        self,
+        classes: int,
+        groups: dict[str, list[str]],
+        objective: SimGCD | GET | MMGCD,
+        fusion: Fusion | None,
+        features_first: float,
+        teacher_warmup: float,
+        backbone_rate: float,
+    ) -> None:
+        if classes < len(self.protocol.old):
+            raise UserError(
+                f"CategoryDiscovery: classes is {classes}, but the protocol knows {len(self.protocol.old)} old ones; "
+                "give as many as there are, old and new."
+            )
+        if len(groups) < 2 and not isinstance(objective, SimGCD):
+            raise UserError(
+                f"CategoryDiscovery: {type(objective).__name__} ties two or more looks together, here is one "
+                f"({next(iter(groups))}); take SimGCD, or give more modalities."
+            )
+        if isinstance(fusion, LearnedFusion):
+            raise UserError(
+                "CategoryDiscovery: LearnedFusion is fitted after training; take Mean- or ConfidenceFusion."
+            )
+        if not 0 <= features_first < 1 or not 0 < teacher_warmup <= 1 or not 0 < backbone_rate <= 1:
+            raise UserError(
+                "CategoryDiscovery: features_first is a share from 0 to below 1, teacher_warmup and backbone_rate "
+                f"above 0 to 1; they are {features_first}, {teacher_warmup} and {backbone_rate}."
+            )
+
+    def _freeze(self, train_blocks: int | None) -> None:
+        depth = len(self.backbone.encoder.blocks)
+        if train_blocks is not None and not 0 <= train_blocks <= depth:
+            raise UserError(f"CategoryDiscovery: train_blocks is {train_blocks}; the encoder has {depth}.")
+        for name, weight in self.backbone.named_parameters():
+            block = re.match(r"encoder\.blocks\.(\d+)\.", name)
+            low = int(block[1]) < depth - (train_blocks or 0) if block else not name.startswith("handover.")
+            weight.requires_grad_(not decodes(name) and not (train_blocks is not None and low))
+
+    def setup(self, stage: str) -> None:
+        begin_from(self, self.backbone, self.init_from, stage)
+
+    def configure_optimizers(self) -> Any:
+        if self.trainer.estimated_stepping_batches == float("inf"):
+            raise UserError("CategoryDiscovery: nothing says when the training ends; set trainer.max_steps.")
+        settings = self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay
+        return adamw(self, self, *settings, rates=lambda name: self.backbone_rate if name.startswith("back") else 1.0)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Once features were learned alone, prototypes begin as clusters; before, and if not, as they were made."""
+        step = self.trainer.global_step
+        if self.features_first and step == self._first_step() and self._begun != step:
+            self._begun = step
+            self.begin_prototypes()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        labels = self._given(batch["key"])
+        share = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        temperature = sharpened((share - self.features_first) / self.teacher_warmup)
+        terms = self.objective(self.model.looks(batch), labels.clamp(min=0), labels >= 0, temperature)
+        if self.trainer.global_step < self._first_step():
+            terms = {name: terms[name] for name in ("info_nce", "supervised_contrast")} | {"loss": terms["contrast"]}
+        for name, term in terms.items():
+            self.log(f"train/{name}", term, prog_bar=name == "loss", batch_size=len(batch["key"]))
+        return terms["loss"]
+
+    @torch.no_grad()
+    def begin_prototypes(self) -> None:
+        """Prototypes become the clusters of the training samples, those of the old classes in their places."""
+        loop = self.trainer.fit_loop.epoch_loop.val_loop
+        loop.setup_data()
+        loaders: Any = self.trainer.val_dataloaders
+        if not loaders:
+            raise UserError(
+                "CategoryDiscovery: features_first clusters the training samples; set data.val_train: true."
+            )
+        self.model.eval()
+        rows, labels = [], []
+        for batch in loaders[0] if isinstance(loaders, list) else loaders:
+            rows.append(self.model.joined(batch).float().cpu().numpy())
+            labels.append(self._given(batch["key"]).cpu().numpy())
+        self.model.train()
+        found = KMeans(self.classes, spherical=True, seed=self.seed).fit(np.concatenate(rows), np.concatenate(labels))
+        if len(found.classes) < len(self.protocol.old):
+            raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
+        self.head.prototypes.weight.copy_(torch.from_numpy(found.centres))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Of the training samples, those count that are not labelled; of others, all that have a class."""
+        if training := dataloader_idx == 0:
+            self._known += int((self._given(batch["key"]) != UNLABELLED).sum())
+        self._judge(self.judged[dataloader_idx], batch, spare_labelled=training)
+
+    def on_validation_epoch_end(self) -> None:
+        known = sum_over_ranks(torch.tensor([float(self._known)], device=self.device))
+        self._known = 0
+        if not self.trainer.sanity_checking and not known:
+            raise UserError(
+                "CategoryDiscovery: the first validation data have no labelled sample, so they are not those of "
+                "training; set data.val_train: true."
+            )
+        for where, judged in zip(SETS, self.judged, strict=False):
+            self._tell(f"val/{where}", judged)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Inductive: samples that training has not seen."""
+        self._judge(self.judged[1], batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._tell("test/", self.judged[1])
+
+    def _judge(self, judged: Any, batch: dict[str, Any], spare_labelled: bool = False) -> None:
+        labels, (logits, there) = self._there(entry(self, batch, self.label)), self.model(batch)
+        if not (seen := there.any(0)).all():
+            raise UserError(
+                f"sample '{batch['key'][int((~seen).int().argmax())]}' has none of {', '.join(self.model.groups)} (an "
+                "empty text is none): no class can be found for it; leave it out."
+            )
+        counted = labels >= 0
+        if spare_labelled:
+            counted &= self._given(batch["key"]) == UNLABELLED
+        judged.update(self.model.fusion(logits, there), logits, there, labels, counted)
+
+    def _tell(self, where: str, judged: Any) -> None:
+        for name, score in judged.results().items():
+            self.log(where + name, score, prog_bar=name in SHORT)
+
+    def _given(self, keys: Sequence[str]) -> Tensor:
+        """The place of the class that the protocol gives samples `(B,)`, -1 for none."""
+        return self._there(torch.tensor([self.places.get(key, UNLABELLED) for key in keys]))
+
+    def _first_step(self) -> int:
+        return round(self.features_first * self.trainer.estimated_stepping_batches)

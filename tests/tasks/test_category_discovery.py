@@ -1,0 +1,226 @@
+"""Category discovery learns old classes by some labels and new ones by none, and never hears of the others."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from processes import together
+from quiet import QUIET
+
+from datamodules import Label, ShardData, Text
+from datamodules.choice import Labelled
+from mmmask.discovery import GET, MMGCD, ConfidenceFusion, LearnedFusion, SimGCD
+from mmmask.discovery.protocol import Protocol
+from mmmask.errors import UserError
+from mmmask.tokenizers import Words, learn_words
+from mmmask.transformer import FourM
+from tasks import CategoryDiscovery
+from tasks.training.parallel import Parallel
+from tasks.training.randomness import Randomness
+
+CLASSES, COUNT, WORDS = 6, 120, 6
+VOCABULARY = json.loads(learn_words([" ".join(f"{k}{c}{w}" for c in "abcdef" for w in "uvwxyz") for k in "pq"], 200,
+                                    sentinels=8).to_str())  # fmt: skip
+
+
+def texts(number):
+    """Two texts, each five of six words that tell the class, in any order."""
+    draw, letter = np.random.default_rng(number), "abcdef"[number % CLASSES]
+    return [" ".join(f"{kind}{letter}{w}" for w in draw.permutation(list("uvwxyz"))[:5]) for kind in "pq"]
+
+
+def fields(number, relabel=lambda label: label):
+    one, two = texts(number)
+    label = relabel(number % CLASSES)
+    return {"p.txt": one.encode(), "q.txt": two.encode(), "json": json.dumps({"label": label}).encode()}
+
+
+@pytest.fixture
+def shards(make_shards):
+    return make_shards([COUNT // 2, COUNT // 2], fields=fields)
+
+
+@pytest.fixture
+def protocol(tmp_path):
+    classes = {f"{n:06d}": n % CLASSES for n in range(COUNT)}
+    Protocol.drawn(classes, old=[0, 2, 4]).write(tmp_path / "protocol.json")
+    return tmp_path / "protocol.json"
+
+
+def data(shards, protocol, val=None, **settings):
+    readers = {name: Text(f"{name}.txt", drop=0.3) for name in "pq"} | {"label": Label("json", "label")}
+    half = Labelled(protocol)
+    return ShardData(shards, readers, val=val, labelled=half, views=2, val_train=True, batch_size=40, **settings)
+
+
+def task(protocol, names="pq", objective=None, depth=1, **settings):
+    seed_everything(0, verbose=False)
+    return CategoryDiscovery(
+        {name: Words(VOCABULARY, WORDS) for name in names},
+        lambda modalities: FourM(modalities, 16, depth, 0, 2, word_std=0.7),
+        **{"classes": CLASSES, "width": 16, "projector_width": 16, "projector_hidden": 32, "warmup_steps": 2}
+        | {"objective": objective or MMGCD(), "lr": 3e-3, "protocol": protocol, **settings},
+    )
+
+
+def fit(model, where, steps=60, **options):
+    runner = Trainer(max_steps=steps, callbacks=[Randomness(), Parallel()], **{**QUIET, **options})
+    runner.fit(model, where)
+    return runner
+
+
+def measured(model, where):
+    Trainer(**QUIET).validate(model, where, verbose=False)
+    return {name: float(value) for name, value in model.trainer.callback_metrics.items()}
+
+
+def test_new_classes_are_found_beside_the_old(shards, protocol, make_shards):
+    others = make_shards([48], "others", fields=lambda n: fields(n + 1000))
+    where, model = data(shards, protocol, others), task(protocol, features_first=0.4)
+    before = measured(model, where)
+    fit(model, where)
+    after = measured(model, where)
+    assert before["val/all"] < 0.75
+    assert min(after["val/all"], after["val/old"], after["val/new"]) > 0.9
+    assert min(after["val/p/all"], after["val/q/all"]) > 0.8
+    assert after["val/inductive/all"] > 0.9
+    tested = Trainer(**QUIET).test(model, where, verbose=False)[0]
+    assert tested["test/all"] == pytest.approx(after["val/inductive/all"])
+
+
+def test_labels_that_the_protocol_does_not_give_change_nothing(make_shards, protocol):
+    def trained(folder, relabel):
+        own = make_shards([COUNT // 2, COUNT // 2], folder, lambda n: fields(n, relabel))
+        model = task(protocol, features_first=0.5)
+        fit(model, data(own, protocol), 6, val_check_interval=2, check_val_every_n_epoch=None)
+        return model.state_dict()
+
+    one = trained("as they are", lambda label: label)
+    for folder, relabel in {"changed": lambda label: 5 - label, "removed": lambda label: None}.items():
+        other = trained(folder, relabel)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_labels_that_it_gives_do(shards, protocol, tmp_path):
+    given = Protocol.read(protocol)
+    swapped = {key: {0: 2, 2: 0}.get(label, label) for key, label in given.labelled.items()}
+    Protocol(given.old, given.new, swapped, given.keys).write(tmp_path / "swapped.json")
+    weights = []
+    for path in (protocol, tmp_path / "swapped.json"):
+        model = task(path)
+        fit(model, data(shards, protocol), 2)
+        weights.append(model.head.prototypes.weight)
+    assert not torch.equal(*weights)
+
+
+def test_only_unlabelled_training_samples_are_judged(shards, protocol):
+    model, where = task(protocol), data(shards, protocol)
+    labelled = Protocol.read(protocol).labelled
+    judged = []
+    model.judged[0].update = lambda fused, logits, there, labels, counted: judged.append(counted)
+    Trainer(limit_val_batches=3, **QUIET).validate(model, where, verbose=False)
+    assert [not flag for flag in torch.cat(judged).tolist()] == [f"{n:06d}" in labelled for n in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("names", "objective", "settings"),
+    [
+        ("p", SimGCD(), {}),
+        ("pq", SimGCD(), {"looks": {"both": ["p", "q"]}}),
+        ("pq", GET(), {"fusion": ConfidenceFusion()}),
+        ("pq", MMGCD(False, False), {}),
+    ],
+)
+def test_objectives_and_looks_are_chosen(shards, protocol, names, objective, settings):
+    model = task(protocol, names, objective, features_first=0.4, **settings)
+    fit(model, where := data(shards, protocol), 40)
+    after = measured(model, where)
+    assert after["val/all"] > 0.75
+    assert ("val/p/all" in after) == (names == "pq" and "looks" not in settings)
+
+
+def test_only_the_last_blocks_learn_if_so_asked(shards, protocol):
+    model = task(protocol, depth=3, train_blocks=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit(model, data(shards, protocol), 2)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[3] for name in moved if name.startswith("backbone.encoder.blocks")} == {"2"}
+    assert not [name for name in moved if name.startswith("backbone.embedding")]
+    assert {"adapters.p.mean", "head.prototypes.weight"} <= moved
+
+
+def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shards, protocol):
+    model, where = task(protocol, features_first=0.5, lr=1e-6), data(shards, protocol)
+    start = model.head.prototypes.weight.clone()
+    fit(model, where, 2)
+    assert not torch.allclose(model.head.prototypes.weight, start, atol=1e-3)
+    (batch, *_) = where.val_dataloader()
+    with torch.no_grad():
+        found = model.eval().model.joined(batch) @ torch.nn.functional.normalize(model.head.prototypes.weight, dim=-1).T
+    given = model._given(batch["key"])
+    own = found[given >= 0].argmax(-1)
+    assert (own == given[given >= 0]).float().mean() > 0.9
+
+
+def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
+    def run(rank=0, world=1):
+        model = task(protocol, features_first=0.5)
+        options = {"devices": world, "strategy": "ddp" if world > 1 else "auto"}
+        runner = fit(model, data(shards, protocol), 4, limit_val_batches=2, **options)
+        found = {name: float(value) for name, value in runner.callback_metrics.items() if name.startswith("val/")}
+        torch.save((found, model.state_dict()), tmp_path / f"{world}-{rank}.pt")
+
+    together(2, run, 2)
+    (one, weights), (other, same) = (torch.load(tmp_path / f"2-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one == other
+    assert all(torch.equal(weights[name], same[name]) for name in weights)  # the running means too
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": 2}, "the protocol knows 3 old ones"),
+        ({"names": "p"}, "MMGCD ties two or more looks together, here is one .p."),
+        ({"looks": {"one": ["p"], "other": ["qq"]}}, "there is no modality 'qq' here.*Did you mean 'q'"),
+        ({"looks": {"one": ["p"], "other": []}}, "other looks at nothing"),
+        ({"fusion": LearnedFusion(2)}, "LearnedFusion is fitted after training"),
+        ({"features_first": 1.0}, "features_first is a share"),
+        ({"train_blocks": 2}, "the encoder has 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(protocol, settings, message):
+    with pytest.raises(UserError, match=message):
+        task(protocol, **settings)
+
+
+def test_data_that_cannot_be_are_told(shards, protocol, make_shards):
+    readers = {name: Text(f"{name}.txt") for name in "pq"} | {"label": Label("json", "label")}
+    wrong = make_shards([4], "wrong", fields=lambda n: fields(n) | {"p.txt": b" ", "q.txt": b" "})
+    with pytest.raises(UserError, match="empty text"):
+        next(iter(ShardData(wrong, readers).train_dataloader()))
+    empty = {name: Text(f"{name}.txt", allow_empty=True) for name in "pq"} | {"label": Label("json", "label")}
+    with pytest.raises(UserError, match="sample '000000' has none of p, q"):
+        measured(task(protocol), ShardData(shards, empty, val=wrong))
+    with pytest.raises(UserError, match="the batch has no 'q' for modality q"):
+        measured(task(protocol), ShardData(shards, {name: readers[name] for name in ("p", "label")}, val=shards))
+    model = task(protocol)
+    model.places = {"others": 0}
+    with pytest.raises(UserError, match="set data.val_train: true"):
+        measured(model, ShardData(shards, readers, val=shards))
+    with pytest.raises(UserError, match="set data.val_train: true"):
+        fit(task(protocol, features_first=0.5), ShardData(shards, readers | {"p": Text("p.txt", drop=0.1)}, views=2), 2)
+
+
+def test_what_is_absent_is_never_seen(protocol):
+    model = task(protocol).eval()
+    batch = {name: [texts(n)["pq".index(name)] for n in range(6)] for name in "pq"}
+    batch["present"] = {"p": torch.ones(6, dtype=torch.bool), "q": torch.arange(6) > 2}
+    other = batch | {"q": ["", "qau", "qbu qbv", *batch["q"][3:]]}
+    with torch.no_grad():
+        (logits, there), (same, _) = model.model(batch), model.model(other)
+        assert there.tolist() == [[True] * 6, [False] * 3 + [True] * 3]
+        torch.testing.assert_close(model.model.fusion(logits, there), model.model.fusion(same, there))
+        torch.testing.assert_close(model.model.joined(batch), model.model.joined(other))
+        torch.testing.assert_close(model.model.fusion(logits, there)[:3], logits[0, :3])
