@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from datamodules.gathering import gather
 from datamodules.shards import ShardSet
@@ -18,12 +19,14 @@ from mmmask.discovery.categories import Assigned, Discovery
 from mmmask.discovery.continuing import keep_ids
 from mmmask.discovery.corrections import Corrections, corrected
 from mmmask.discovery.describing import describe
-from mmmask.discovery.discovery_files import RECORD, is_discovery, read_discovery, write_discovery
+from mmmask.discovery.discovery_files import is_discovery, read_discovery, write_discovery
 from mmmask.discovery.finding import Found, Wanted, find
 from mmmask.discovery.space import Samples, Space
 from mmmask.discovery.tables import read_labels, read_members, write_assignments, write_categories
 from mmmask.errors import UserError
 from mmmask.files import only_writer, written_whole
+
+MAP, MAPPED = "map.safetensors", 5000  # rows of samples drawn by chance, for the page
 
 
 def discover(
@@ -58,7 +61,7 @@ def discover(
 
 
 def _foreign(folder: Path) -> bool:
-    ours = {"assignments.csv", "categories.csv", "curves.json", "map.npz", "discovery.safetensors"}
+    ours = {"assignments.csv", "categories.csv", "curves.json", MAP, "discovery.safetensors"}
     return any(path.name not in ours and not path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -99,7 +102,9 @@ def _write(out: Path, samples: Samples, found: Found) -> None:
     write_categories(out / "categories.csv", discovery.categories)
     with written_whole(out / "curves.json") as stream:
         stream.write(json.dumps(found.curves, indent=1).encode())
-    (out / RECORD).unlink(missing_ok=True)
+    some = np.random.default_rng(0).permutation(len(samples.keys))[:MAPPED]
+    with written_whole(out / MAP) as stream:
+        stream.write(save({"rows": found.rows[np.sort(some)].astype(np.float16), "places": np.sort(some)}))
     write_discovery(out, discovery)
 
 

@@ -43,7 +43,7 @@ class PictureFeatures:
     @classmethod
     def fit(cls, histograms: NDArray[np.float16], dim: int = 64, seed: int = 0) -> PictureFeatures:
         """Learned from rows `(N, H)`; those of length 0 are of samples without a picture."""
-        there = np.flatnonzero(histograms.any(1))
+        there = np.flatnonzero(histograms.any(axis=1))
         if len(there) > MOST:
             there = np.sort(np.random.default_rng(seed).choice(there, MOST, replace=False))
         rows = histograms[there].astype(np.float32)
@@ -58,5 +58,5 @@ class PictureFeatures:
         found = np.zeros((len(histograms), self.basis.shape[1]), dtype=np.float32)
         for start in range(0, len(found), BLOCK):
             block = histograms[start : start + BLOCK].astype(np.float32)
-            found[start : start + BLOCK] = ((block - self.mean) @ self.basis) * block.any(1)[:, None]
+            found[start : start + BLOCK] = ((block - self.mean) @ self.basis) * block.any(axis=1, keepdims=True)
         return to_unit(found)

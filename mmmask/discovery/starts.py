@@ -72,9 +72,9 @@ def _sample(settings: KMeans, lloyd: Lloyd) -> tuple[NDArray[np.float32], NDArra
         generator = np.random.default_rng([settings.seed, len(SEEDINGS)])
         chosen = np.zeros(count, dtype=bool)
         for part, its_size in ((lloyd.free, wanted), (~lloyd.free, min(size - wanted, total - unlabelled))):
-            parts = np.array(ranks.gather(int(part.sum())))
-            first = parts[: ranks.rank].sum()
-            drawn = generator.choice(parts.sum(), max(its_size, 0), replace=False)
+            sizes = np.array(ranks.gather(int(part.sum())))
+            first = sizes[: ranks.rank].sum()
+            drawn = generator.choice(sizes.sum(), max(its_size, 0), replace=False)
             own = drawn[(drawn >= first) & (drawn < first + part.sum())] - first
             chosen[np.flatnonzero(part)[own]] = True
         places = np.flatnonzero(chosen)
