@@ -24,7 +24,7 @@ import torch
 from plain_clustering import PlainKMeans
 from rich.console import Console
 from rich.table import Table
-from title_features import read_titles, reduced, tf_idf
+from title_features import read_titles, title_vectors
 
 from mmmask.discovery import ClassCount, KMeans
 from mmmask.discovery.seeding import far_apart
@@ -110,7 +110,7 @@ def title_rows():
     """Features `(22716, 256)`, classes and labels of the titles."""
     titles, classes = read_titles(DATA / "food101-raw" / "upmc_test_titles.csv.gz")
     true = np.unique(classes, return_inverse=True)[1]
-    return reduced(tf_idf(titles)), true, half_labelled(true, 51)
+    return title_vectors(titles), true, half_labelled(true, 51)
 
 
 def titles(options):

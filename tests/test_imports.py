@@ -34,7 +34,7 @@ def test_each_room_imports_only_what_lies_below_it(room):
 
 def test_no_file_imports_what_is_not_required():
     required = (ROOT / "pyproject.toml").read_text().lower().replace("-", "_")
-    names = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open_clip_torch"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open_clip_torch", "sklearn": "scikit_learn"}
     used = {name for room in FORBIDDEN for path in (ROOT / room).rglob("*.py") for name in imported(path)}
     foreign = used - set(sys.stdlib_module_names) - set(FORBIDDEN)
     assert not {name for name in foreign if f'"{names.get(name, name).lower()}' not in required}

@@ -61,7 +61,8 @@ class ClassCount:
             sample = self.rows.take(self.looked_at)
             labels = [run.labels for run in runs]
             pairs = [(a, b) for n, a in enumerate(labels) for b in labels[n + 1 :]]
-            part = replace(self.method, k=k, seed=self.method.seed + self.seeds).fit(self.rows.take(self.part))
+            few = min(k, len(self.part))  # near N, the sub-sample has fewer rows than clusters are asked for
+            part = replace(self.method, k=few, seed=self.method.seed + self.seeds).fit(self.rows.take(self.part))
             pairs.append((labels[0][self.part], part.labels))
             self.known[k] = Count(
                 k,
@@ -93,6 +94,10 @@ class ClassCount:
     def merged(self, most: int) -> dict[int, float]:
         """Labelled accuracy of each K below `most`, when that many clusters are merged one pair at a time, those
         first whose union has least inertia (Ward's rule)."""
+        if most <= len(self.classes):
+            raise UserError(
+                f"{most} clusters cannot be merged into {len(self.classes)} classes or more: begin with more clusters"
+            )
         found = self._cluster(most, 0)
         accuracies, labels = {}, found.labels.copy()
         for k, (kept, gone) in zip(range(most - 1, len(self.classes) - 1, -1), ward_merges(found), strict=False):

@@ -73,16 +73,23 @@ class KMeans:
         """Cluster rows `(N, D)` with labels `(N,)`, -1 where there is none; from `start` `(K, D)` if given."""
         ranks, rows = Ranks(), Rows(features, self.spherical, self.block)
         classes, pinned = known_classes(labels, len(rows), ranks)
-        total = int(ranks.sum(np.array(len(rows))))
-        if self.k < max(1, len(classes)) or self.k > total:
-            few = f"{len(classes)} classes are labelled" if self.k <= len(classes) else f"there are only {total} rows"
-            raise UserError(f"k={self.k} clusters were asked for, but {few}: choose a k from {max(1, len(classes))} on")
+        self._check_k(len(classes), int(ranks.sum(np.array((pinned < 0).sum()))))
         lloyd = Lloyd(rows, pinned, NearestCentres(rows.dim, self.gpu), ranks, self.spherical)
         name, centres = ("given", np.array(start, dtype=np.float32)) if start is not None else best_start(self, lloyd)
         if centres.shape != (self.k, rows.dim):
             raise UserError(f"start: expected centres of shape {(self.k, rows.dim)}, found {centres.shape}")
         found = lloyd.run(centres, self.iterations, self.tolerance)
         return Clusters(found.centres, found.labels, found.inertia, classes, found.passes, name, self.spherical)
+
+    def _check_k(self, classes: int, unlabelled: int) -> None:
+        """Each class is a cluster, and each other cluster needs an unlabelled row."""
+        least, most = max(1, classes), classes + unlabelled
+        if least <= self.k <= most:
+            return
+        known = f"{classes} classes are labelled"
+        rows = f"there are only {unlabelled} rows" if not classes else f"{known} and {unlabelled} rows are not"
+        few = known if self.k < classes else rows
+        raise UserError(f"k={self.k} clusters were asked for, but {few}: choose a k from {least} to {most}")
 
 
 def known_classes(labels: ArrayLike | None, count: int, ranks: Ranks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -43,6 +43,7 @@ class Lloyd:
         self.square = float(ranks.sum(np.array(rows.sum_of_squares())))
         self.free = pinned < 0
         self.classes = int(max(ranks.gather(int(pinned.max(initial=-1))))) + 1
+        self.whole = True  # of a sample, too few rows to fill all clusters say nothing of the rest
 
     def run(self, centres: NDArray[np.float32], iterations: int, tolerance: float, fill: bool = True) -> Partition:
         """From centres `(K, D)` until no label changes, or inertia falls by less than `tolerance` of itself; `fill`
@@ -58,8 +59,8 @@ class Lloyd:
             inertia = self._inertia(sums, counts, centres)
             # a class may lack rows, in a sample; its centre waits
             empty = self.classes + np.flatnonzero(counts[self.classes :] == 0)
-            if len(empty) and fill:
-                centres[empty] = self._farthest(before, len(empty), int((counts > 0).sum()))
+            if len(empty) and fill and len(rows := self._farthest(before, len(empty), int((counts > 0).sum()))):
+                centres[empty] = rows
             elif not changed or previous - inertia < tolerance * inertia:
                 break
             self._loosen(np.sqrt(((centres.astype(np.float64) - before) ** 2).sum(1)))
@@ -125,7 +126,8 @@ class Lloyd:
         return max(0.0, float(self.square - 2 * (sums * wide).sum() + counts @ (wide**2).sum(1)))
 
     def _farthest(self, centres: NDArray[np.float32], wanted: int, used: int) -> NDArray[np.float32]:
-        """The free rows `(wanted, D)` farthest from their centres, of all ranks: seeds of clusters that got no row."""
+        """The free rows `(wanted, D)` farthest from their centres, of all ranks: seeds of clusters that got no row; of
+        a sample, none where each row is a centre."""
         places = np.flatnonzero(self.free)
         if len(places) > wanted:
             places = np.sort(places[np.argpartition(-self.distances[places], wanted)[:wanted]])
@@ -134,6 +136,8 @@ class Lloyd:
         apart = gaps > SAME * (rows.astype(np.float64) ** 2).sum(1)
         gathered = self.ranks.gather((gaps[apart], rows[apart]))
         distances, rows = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+        if not len(distances) and not self.whole:
+            return rows
         if not len(distances):
             raise UserError(
                 f"K={len(centres)} clusters were asked for, but the rows differ in only {used} places: lower K"

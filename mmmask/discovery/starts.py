@@ -24,10 +24,13 @@ def best_start(settings: KMeans, lloyd: Lloyd) -> tuple[str, NDArray[np.float32]
     """The seeding that won, and the centres `(K, D)` that it reaches on the sample."""
     names, ranks = _names(settings, lloyd.classes), lloyd.ranks
     chosen, pinned = _sample(settings, lloyd)
+    total = int(ranks.sum(np.array(len(lloyd.rows))))
     alone = Ranks(alone=True)
 
     def on_sample(fixed: NDArray[np.int64]) -> Lloyd:
-        return Lloyd(Rows(chosen, block=settings.block), fixed, lloyd.search, alone, settings.spherical)
+        part = Lloyd(Rows(chosen, block=settings.block), fixed, lloyd.search, alone, settings.spherical)
+        part.whole = len(chosen) == total
+        return part
 
     def cluster(centres: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         found = on_sample(np.full(len(pinned), -1)).run(centres, MATCHING_PASSES, settings.tolerance)
@@ -61,12 +64,20 @@ def _names(settings: KMeans, classes: int) -> list[str]:
 def _sample(settings: KMeans, lloyd: Lloyd) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Rows `(n, D)` and the classes `(n,)` they are pinned to: the same, however many ranks hold the rows."""
     ranks, count = lloyd.ranks, len(lloyd.rows)
-    counts = np.array(ranks.gather(count))
-    total, first = counts.sum(), counts[: ranks.rank].sum()
     size, places = settings.sample or max(50_000, 64 * settings.k), np.arange(count)
+    unlabelled, total = (int(ranks.sum(np.array(number))) for number in (lloyd.free.sum(), count))
     if size < total:
-        drawn = np.random.default_rng([settings.seed, len(SEEDINGS)]).choice(total, size, replace=False)
-        places = np.sort(drawn[(drawn >= first) & (drawn < first + count)]) - first
+        # drawn apart: where few rows are unlabelled, a draw from all could miss those that new clusters are made of
+        wanted = min(unlabelled, max(size * unlabelled // total, size // 4, settings.k - lloyd.classes))
+        generator = np.random.default_rng([settings.seed, len(SEEDINGS)])
+        chosen = np.zeros(count, dtype=bool)
+        for part, its_size in ((lloyd.free, wanted), (~lloyd.free, min(size - wanted, total - unlabelled))):
+            sizes = np.array(ranks.gather(int(part.sum())))
+            first = sizes[: ranks.rank].sum()
+            drawn = generator.choice(sizes.sum(), max(its_size, 0), replace=False)
+            own = drawn[(drawn >= first) & (drawn < first + part.sum())] - first
+            chosen[np.flatnonzero(part)[own]] = True
+        places = np.flatnonzero(chosen)
     parts = ranks.gather((lloyd.rows.take(places), lloyd.pinned[places]))
     if len(parts) == 1:
         return parts[0]

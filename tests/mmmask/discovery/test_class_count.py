@@ -71,3 +71,16 @@ def test_fewer_classes_than_labelled_ones_are_refused():
     rows, _, labels = blobs()
     with pytest.raises(UserError, match="from 4 on"):
         ClassCount(rows, labels).sweep([3, 8])
+
+
+def test_as_many_clusters_as_rows_can_be_judged():
+    rows, _, labels = blobs(40)
+    judged = ClassCount(rows, labels).at(39)
+    assert judged.stability.min() > 0.5
+    assert judged.accuracy.max() < 0.5
+
+
+def test_merging_fewer_clusters_than_classes_is_refused():
+    rows, _, labels = blobs()
+    with pytest.raises(UserError, match="4 clusters cannot be merged into 4 classes"):
+        ClassCount(rows, labels).merged(4)
