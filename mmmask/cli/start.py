@@ -116,15 +116,13 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
 
 
 def _any_to_any(out: Path, tokenizer: Path, scenes: str) -> list[Path]:
-    """Train on pixels, their tokens, edges and captions; tables of what is given, predicted and true."""
+    """Train on scenes and captions; tables of what is given, predicted and true."""
     from mmmask.shipped import find
 
-    print("7/7 training an any-to-any model: pixels tell edges and caption, a caption tells the picture")
+    print("7/7 training an any-to-any model: pictures in, captions out, and back")
     words, run = out / "words.json", out / "cross_modal"
     vocabulary(scenes, words, size=140, sentinels=12)
     options = ["--model.modalities.rgb.init_args.run", tokenizer, "--trainer.default_root_dir", run]
     options += ["--model.modalities.text.init_args.vocabulary", words]
     training("fit")(["--config", str(find("demo/cross_modal.yaml")), *map(str, options)])
-    return [
-        max(run.rglob(f"{table}-step-*.png"), key=os.path.getmtime) for table in ("pixels-to-edges-text", "text-to-rgb")
-    ]
+    return [max(run.rglob(f"{table}-step-*.png"), key=os.path.getmtime) for table in ("pixels-to-text", "text-to-rgb")]
