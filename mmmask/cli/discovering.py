@@ -87,7 +87,14 @@ def number_of_classes(words: str | None) -> int | tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 
-def assign(
+def assign(arguments: list[str]) -> int:
+    """`mmmask assign RUN --data SHARDS --out FILE`: the run is told by its place."""
+    by_place = [arguments[0]] if arguments and not arguments[0].startswith("-") else []
+    named = ["--run", *by_place] if by_place else []
+    return call(assign_samples, named + arguments[len(by_place) :], "assign", by_place=False)
+
+
+def assign_samples(
     run: Path,
     data: str,
     out: Path,

@@ -76,7 +76,7 @@ def _samples(shards: ShardSet, settings: dict[str, Any]) -> Samples:
     if settings["model"]:
         from mmmask.cli.model_vectors import vectors_of_run
 
-        samples.given = vectors_of_run(Path(settings["model"]), shards)
+        samples.given = vectors_of_run(Path(settings["model"]), settings["data"])
     samples.check()
     return samples
 

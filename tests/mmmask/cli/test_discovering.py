@@ -73,7 +73,7 @@ def test_new_samples_are_assigned_and_strange_ones_are_far(small, tmp_path, caps
     folder, _ = small
     truth = write_small_shards(tmp_path / "more", 60, seed=5, start=1000)
     report = tmp_path / "drift.json"
-    words = ["assign", folder / "run", tmp_path / "more", tmp_path / "more.csv", "--report", report]
+    words = ["assign", folder / "run", "--data", tmp_path / "more", "--out", tmp_path / "more.csv", "--report", report]
     assert cli.main([str(word) for word in words]) == 0
     rows = rows_of(tmp_path / "more.csv")
     assert all(row["category"] == truth[row["key"]] for row in rows if row["kind"] == "known")
@@ -81,7 +81,16 @@ def test_new_samples_are_assigned_and_strange_ones_are_far(small, tmp_path, caps
     assert json.loads(report.read_text())["kinds"]["far"] < 0.2
     assert "abstain" in capsys.readouterr().out
     write_small_shards(tmp_path / "strange", 30, kinds=["alpha beta"], text=lambda n, words: "" if n % 2 else "qqq zzz")
-    words = ["assign", folder / "run", tmp_path / "strange", tmp_path / "strange.csv", "--report", report]
+    words = [
+        "assign",
+        folder / "run",
+        "--data",
+        tmp_path / "strange",
+        "--out",
+        tmp_path / "strange.csv",
+        "--report",
+        report,
+    ]
     assert cli.main([str(word) for word in words]) == 0
     drift = json.loads(report.read_text())
     assert (
@@ -124,7 +133,7 @@ def test_corrections_merge_and_rename_exactly_and_split_one_category(small, tmp_
             assert (now["category"], now["id"]) == (was["category"], was["id"])
     assert len(parts) == 2
     assert c in parts
-    words = ["assign", tmp_path / "run", folder / "shards", tmp_path / "all.csv"]
+    words = ["assign", tmp_path / "run", "--data", folder / "shards", "--out", tmp_path / "all.csv"]
     assert cli.main([str(word) for word in words]) == 0
     sure = [(one["category"], now["category"]) for one, now in zip(rows_of(tmp_path / "all.csv"), after, strict=True)
             if one["category"]]  # fmt: skip
@@ -203,7 +212,7 @@ def test_a_damaged_model_is_one_sentence(small, tmp_path, refused, name):
     for file in (folder / "run").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-50])
-    words = "assign", tmp_path, folder / "shards", tmp_path / "out.csv"
+    words = "assign", tmp_path, "--data", folder / "shards", "--out", tmp_path / "out.csv"
     assert "is damaged" in refused(*words)
     (tmp_path / "discovery.json").unlink()
     assert "is no folder that mmmask discover wrote" in refused(*words)
@@ -233,7 +242,7 @@ def test_vectors_that_were_computed_elsewhere(small, tmp_path, refused):
     assert discover(folder, "--out", tmp_path / "run", "--classes", 6, *given) == 0
     found = rows_of(tmp_path / "run" / "assignments.csv")
     assert agreement([int(r["id"]) for r in found], [KINDS.index(truth[r["key"]]) for r in found])["all"] == 1
-    words = ["assign", tmp_path / "run", folder / "shards", tmp_path / "out.csv"]
+    words = ["assign", tmp_path / "run", "--data", folder / "shards", "--out", tmp_path / "out.csv"]
     assert "was found by vectors" in refused(*words)
     assert cli.main([str(word) for word in [*words, *given]]) == 0
     data = ["discover", "--data", folder / "shards", "--labels", folder / "labels.csv", "--out", tmp_path / "no"]
