@@ -88,7 +88,9 @@ def _built(record: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Discovery
     owner = arrays["owner"]
     if len(owner) != len(arrays["centres"]) or set(owner.tolist()) != set(range(len(categories))):
         raise ValueError("its centres belong to other categories than it lists")
-    told = {name: tuple(part) if isinstance(part, list) else part for name, part in record["calibration"].items()}
+    told: dict[str, Any] = {
+        name: tuple(part) if isinstance(part, list) else part for name, part in record["calibration"].items()
+    }
     return Discovery(
         categories,
         space,

@@ -51,7 +51,7 @@ def find(samples: Samples, labels: NDArray[np.int64], names: list[str], wanted: 
     weights, tried = trusted(parts, labels, guess, wanted.seed)
     space.weigh(weights, parts)
     rows, nothing = space.joined(parts)
-    distinct = len(np.unique(rows[labels == UNLABELLED], axis=0))
+    distinct = len(np.unique(np.round(rows[labels == UNLABELLED], 4), axis=0))
     k, curve = _number(rows, labels, known, distinct, wanted)
     calibration, confusion = _calibrated(rows, labels, known, k, wanted)
     clusters = KMeans(k, seed=wanted.seed).fit(rows, labels)
@@ -77,6 +77,12 @@ def check_labels(samples: Samples, labels: NDArray[np.int64], names: list[str], 
     most = wanted.classes if isinstance(wanted.classes, int) else wanted.classes[1] if wanted.classes else known
     if most < known:
         raise UserError(f"--classes is {most}, but {known} categories are labelled: give {known} or more.")
+    free = int((labels == UNLABELLED).sum())
+    if isinstance(wanted.classes, int) and wanted.classes > known + free:
+        raise UserError(
+            f"--classes is {wanted.classes}, but there are {known} labelled categories and {free} unlabelled samples: "
+            "give fewer."
+        )
     return known
 
 
@@ -85,15 +91,10 @@ def _number(
 ) -> tuple[int, Curve | None]:
     """How many classes, and the curve that this was taken from; `distinct`: unlabelled rows that differ."""
     if isinstance(wanted.classes, int):
-        if wanted.classes > known + distinct:
-            raise UserError(
-                f"--classes is {wanted.classes}, but there are {known} labelled categories and {distinct} unlabelled "
-                "samples that differ: give fewer."
-            )
         return wanted.classes, None
     low, high = wanted.classes or (known, 4 * known + 10)
     some = some_rows(labels, COUNTED_ROWS, wanted.seed)
-    high = min(max(low, known, high), known + distinct, len(np.unique(rows[some], axis=0)))
+    high = min(max(low, known, high), known + distinct, len(np.unique(np.round(rows[some], 4), axis=0)))
     low = min(max(low, known), high)
     counted = ClassCount(rows[some], labels[some], method=KMeans(1, breathing=False, seed=wanted.seed))
     ks = sorted(set(np.geomspace(low, high, STEPS).round().astype(int).tolist()))

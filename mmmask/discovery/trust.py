@@ -75,6 +75,6 @@ def _accuracies(
     used = {name: rows for name, rows in parts.items() if weights[name] > 0}
     rows = side_by_side(used, weights, {name: present_mean(part) for name, part in used.items()})
     labelled = labels != UNLABELLED
-    k = min(k, len(np.unique(rows, axis=0)))
+    k = min(k, len(np.unique(np.round(rows, 4), axis=0)))
     found = (KMeans(k, breathing=False, seed=seed + n).fit(rows).labels for n in range(SEEDS))
     return tuple(agreement(one[labelled], labels[labelled])["all"] for one in found)

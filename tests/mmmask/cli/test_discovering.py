@@ -176,7 +176,7 @@ def test_wrong_corrections_are_refused(small, tmp_path, refused, text, sentence)
         ("key,category\nk0000\n", [], "there are fewer columns"),
         ("key,category\nk0000,\n", [], "no sample is labelled"),
         ("key,category\nk0000,a\nk0001,b\nk0002,c\n", ["--classes", 2], "is 2, but 3 categories are labelled"),
-        ("key,category\nk0000,a\n", ["--classes", 500], "119 unlabelled samples that differ"),
+        ("key,category\nk0000,a\n", ["--classes", 500], "1 labelled categories and 119 unlabelled samples"),
         ("key,category\nk0000,a\n", ["--classes", "many"], "give a number as 40, or a range as 30-60"),
         ("key,category\nk0000,a\n", ["--classes", "9-3"], "give a number as 40, or a range as 30-60"),
         ("key,category\nk0000,a\n", ["--accuracy", 2], "a share between 0 and 1"),
