@@ -1,6 +1,7 @@
 """discover, assign and corrections at the command line: what a person with shards and few labels gets."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -67,6 +68,25 @@ def test_a_seed_repeats_and_k_is_estimated_where_it_is_not_told(small, tmp_path,
     best = json.loads((tmp_path / "estimated" / "curves.json").read_text())["classes"]["best"]
     assert f"the number is an estimate: best {best}" in told
     assert len(rows_of(tmp_path / "estimated" / "categories.csv")) == best
+
+
+def test_the_page_shows_all_samples_that_it_names_and_tells_where_each_category_lies(small, tmp_path, refused):
+    pytest.importorskip("sklearn")
+    folder, truth = small
+    assert cli.main(["report", str(folder / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text(), re.S)[1])
+    assert [category["size"] for category in data["categories"]] == [20] * 6
+    for category in data["categories"]:
+        for key in category["examples"]:
+            assert truth[key] in data["texts"][key]
+            assert data["pictures"][key].startswith("data:image/jpeg;base64,")
+    points = data["map"]["points"]
+    assert {key for *_, key in points} == set(truth)
+    places = np.array([point[:2] for point in points])
+    kinds = np.array([KINDS.index(truth[key]) for *_, key in points])
+    inside = np.mean([places[kinds == kind].std(0).mean() for kind in range(6)])
+    assert inside < 0.5 * places.std(0).mean()
+    assert "no folder that mmmask discover wrote" in refused("report", tmp_path)
 
 
 def test_new_samples_are_assigned_and_strange_ones_are_far(small, tmp_path, capsys):
