@@ -15,7 +15,7 @@ from pathlib import Path
 from runs import SETS, call
 
 from datamodules import ShardSet
-from datamodules.choice import records
+from datamodules.selection import records
 from mmmask.metrics import agreement
 
 MASKED = ["--text", "json", "--part", "title_masked"]  # without the words that name the class

@@ -9,11 +9,11 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from datamodules.choice import Labelled, Where
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Image, Reader
 from datamodules.samples import Missing, Samples, Tolerance
+from datamodules.selection import Labelled, Where
 from datamodules.shards import Allow, ShardSet, Urls
 from mmmask.errors import UserError
 

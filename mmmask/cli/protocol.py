@@ -30,7 +30,7 @@ def protocol(
         field: of the shards that holds the records.
     """
     from datamodules import ShardSet
-    from datamodules.choice import records
+    from datamodules.selection import records
     from mmmask.discovery.protocol import Protocol
 
     if not out.parent.is_dir():

@@ -10,7 +10,7 @@ from processes import together
 from quiet import QUIET
 
 from datamodules import Label, ShardData, Text
-from datamodules.choice import Labelled
+from datamodules.selection import Labelled
 from mmmask.discovery import GET, MMGCD, ConfidenceFusion, LearnedFusion, SimGCD
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules import Image, Label, ShardData, Text
-from datamodules.choice import Labelled, Where
+from datamodules.selection import Labelled, Where
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
 
