@@ -10,7 +10,6 @@ from typing import Any
 from mmmask.cli.calling import call
 from mmmask.cli.models import evaluate, tokenize
 from mmmask.cli.training import training
-from mmmask.cli.vocabulary import vocabulary
 from mmmask.errors import UserError
 
 
@@ -54,7 +53,7 @@ def doctor(folder: Path = Path(), json: bool = False) -> int:
 
 def demo(out: Path = Path("runs/demo")) -> None:
     """Train a small tokenizer and a small ENAT on drawn scenes, let it decode better, train an any-to-any model, and
-    show the pictures (10 minutes on 2 cores).
+    show the pictures (10 to 20 minutes on 2 cores).
 
     Args:
         out: folder for everything that is made.
@@ -117,6 +116,7 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
 
 def _any_to_any(out: Path, tokenizer: Path, scenes: str) -> list[Path]:
     """Train on scenes and captions; tables of what is given, predicted and true."""
+    from mmmask.cli.vocabulary import vocabulary
     from mmmask.shipped import find
 
     print("7/7 training an any-to-any model: pictures in, captions out, and back")
