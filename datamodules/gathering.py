@@ -66,20 +66,13 @@ def _read(shard: Shard, row: int, reader: Reader) -> str:
 def _histograms(shards: ShardSet, field: str) -> np.ndarray:
     """(N, D) float16; zeros where there is no picture."""
     found = np.zeros((len(shards), hog(torch.zeros(1, 1, SIDE, SIDE)).shape[1]), dtype=np.float16)
-    waiting: list[torch.Tensor] = []
-    places: list[int] = []
-    place = 0
-    for shard in shards.shards:
-        for row in range(len(shard)):
-            if (picture := _picture(shard, row, field)) is not None:
-                waiting.append(torch.from_numpy(np.array(picture.convert("L").resize((SIDE, SIDE)))))
-                places.append(place)
-            if len(waiting) == BATCH:
-                found[places] = hog(torch.stack(waiting)[:, None].float() / 255).numpy()
-                waiting, places = [], []
-            place += 1
-    if waiting:
-        found[places] = hog(torch.stack(waiting)[:, None].float() / 255).numpy()
+    where = [(shard, row) for shard in shards.shards for row in range(len(shard))]
+    for start in range(0, len(where), BATCH):
+        read = {start + n: _picture(*at, field) for n, at in enumerate(where[start : start + BATCH])}
+        there = {place: picture for place, picture in read.items() if picture is not None}
+        if there:
+            grey = np.stack([np.array(picture.convert("L").resize((SIDE, SIDE))) for picture in there.values()])
+            found[[*there]] = hog(torch.from_numpy(grey)[:, None].float() / 255).numpy()
     return found
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mmmask.cli.calling import call
-from mmmask.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from mmmask.discovery.space import Samples
+from mmmask.errors import UserError
 
 
 def discover(arguments: list[str]) -> int:
@@ -113,6 +109,7 @@ def assign_samples(
         report: file (.json) that gets the drift report, which is printed too.
     """
     from mmmask.cli import discovery_runs
+    from mmmask.discovery.drift import drift_lines
 
     found = discovery_runs.assign(run, data, out, {"features": features, "keys": keys})
     if report is not None:
@@ -120,7 +117,7 @@ def assign_samples(
 
         with written_whole(report) as stream:
             stream.write(json.dumps(found, indent=1).encode())
-    for line in discovery_runs.drift_lines(found):
+    for line in drift_lines(found):
         print(line)
 
 
@@ -139,39 +136,3 @@ def report(run: Path, data: str | None = None, out: Path | None = None, points: 
         raise UserError(f"--points is {points}; give 10 or more.")
     path, size = discovery_page.write(run, data, out or run / "report.html", points)
     print(f"{path}: {size / 1e6:.1f} MB")
-
-
-def with_features(samples: Samples, settings: dict[str, Any]) -> Samples:
-    """Samples with the vectors that the settings name, in their order."""
-    features, keys = settings["features"], settings["keys"]
-    if (features is None) != (keys is None):
-        raise UserError("--features and --keys belong together: the vectors, and the key of each, one a line.")
-    if features is not None:
-        samples.given = {"features": vectors_of_file(Path(features), Path(keys), samples.keys)}
-        samples.pictures = {}
-    return samples
-
-
-def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
-    """Rows `(N, D)` of an .npy file for the keys that are wanted."""
-    import numpy as np
-
-    from mmmask.discovery.rows import Rows
-
-    rows = Rows(features)
-    if not keys.is_file():
-        raise UserError(f"there is no file {keys}.")
-    names = keys.read_text(encoding="utf-8").split("\n")
-    names = names[:-1] if names[-1] == "" else names
-    if len(names) != len(rows):
-        raise UserError(f"{keys} has {len(names)} keys, but {features} has {len(rows)} rows: give one key for each.")
-    place = {name: n for n, name in enumerate(names)}
-    if len(place) < len(names):
-        raise UserError(f"{keys}: '{next(n for n in names if names.count(n) > 1)}' occurs twice: keep one of them.")
-    missing = [key for key in wanted if key not in place]
-    if missing:
-        raise UserError(
-            f"{keys}: {len(missing)} samples have no vector, the first is '{missing[0]}'."
-            f"{nearest(missing[0], names[:10_000])}"
-        )
-    return np.asarray(rows.array[[place[key] for key in wanted]], dtype=np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from safetensors.numpy import save
 
 from datamodules.gathering import gather
 from datamodules.shards import ShardSet
-from mmmask.cli.discovering import with_features
-from mmmask.discovery.calibration import confidences
-from mmmask.discovery.categories import Assigned, Discovery
+from mmmask.cli.given_vectors import vectors_of_run, with_features
+from mmmask.discovery.categories import Discovery
 from mmmask.discovery.continuing import keep_ids
 from mmmask.discovery.corrections import Corrections, corrected
 from mmmask.discovery.describing import describe
 from mmmask.discovery.discovery_files import is_discovery, read_discovery, write_discovery
+from mmmask.discovery.drift import drift
 from mmmask.discovery.finding import Found, Wanted, find
 from mmmask.discovery.space import Samples, Space
 from mmmask.discovery.tables import read_labels, read_members, write_assignments, write_categories
@@ -69,13 +68,10 @@ def _samples(shards: ShardSet, settings: dict[str, Any]) -> Samples:
     other = settings["features"] or settings["model"]
     pictures = "none" if other else settings["pictures"]
     samples = gather(shards, settings["text"], settings["part"], pictures)
-    samples.check()
     samples = with_features(samples, settings)
     if settings["model"] and settings["features"]:
         raise UserError("--model and --features both say what to go by: give one of them.")
     if settings["model"]:
-        from mmmask.cli.model_vectors import vectors_of_run
-
         samples.given = vectors_of_run(Path(settings["model"]), settings["data"])
     samples.check()
     return samples
@@ -89,7 +85,6 @@ def _changed(old: Discovery, before: Path, samples: Samples, labels: np.ndarray,
     members = np.array([members_of.get(key, near) for key, near in zip(samples.keys, nearest_to, strict=True)])
     read = Corrections.read(changes)
     members = corrected(old, members, rows, labels >= 0, read, changes)
-    describe(old, samples, rows, members)
     curves = json.loads((before / "curves.json").read_text()) if (before / "curves.json").is_file() else {}
     return Found(old, rows, members, curves)
 
@@ -98,7 +93,9 @@ def _write(out: Path, samples: Samples, found: Found) -> None:
     """Tables, rows for the map, then the model, whose record comes last."""
     discovery = found.discovery
     describe(discovery, samples, found.rows, found.members)
-    write_assignments(out / "assignments.csv", samples.keys, own_assignments(found), discovery.categories)
+    write_assignments(
+        out / "assignments.csv", samples.keys, discovery.of_members(found.rows, found.members), discovery.categories
+    )
     write_categories(out / "categories.csv", discovery.categories)
     with written_whole(out / "curves.json") as stream:
         stream.write(json.dumps(found.curves, indent=1).encode())
@@ -106,17 +103,6 @@ def _write(out: Path, samples: Samples, found: Found) -> None:
     with written_whole(out / MAP) as stream:
         stream.write(save({"rows": found.rows[np.sort(some)].astype(np.float16), "places": np.sort(some)}))
     write_discovery(out, discovery)
-
-
-def own_assignments(found: Found) -> Assigned:
-    """The samples in the categories that they were found in, labelled ones in those they were given."""
-    squares = found.discovery.squares(found.rows)
-    at = np.arange(len(squares)), found.members
-    odds = confidences(squares, found.discovery.calibration.temperature)[at]
-    others = squares.copy()
-    others[at] = np.inf
-    second = others.argmin(1) if squares.shape[1] > 1 else found.members
-    return Assigned(found.members, second, odds, np.sqrt(squares[at]), np.zeros(len(squares), dtype=bool))
 
 
 def summary(found: Found, names: list[str], wanted: Wanted, old: Discovery | None) -> Iterator[str]:
@@ -169,46 +155,3 @@ def assign(run: Path, data: str, out: Path, given: dict[str, Any]) -> dict[str, 
     threshold = discovery.calibration.threshold
     kinds = write_assignments(out, samples.keys, found, discovery.categories, threshold)
     return drift(discovery, found, kinds)
-
-
-def drift(discovery: Discovery, found: Assigned, kinds: list[str]) -> dict[str, Any]:
-    """How the samples are spread over kinds and categories, against those of the discovery."""
-    count = len(kinds)
-    sizes = np.bincount(found.category, minlength=len(discovery.categories)) / count
-    before = np.array([category.size for category in discovery.categories])
-    before = before / before.sum()
-    coverage, accuracy = discovery.calibration.reached
-    most = np.argsort(-np.abs(sizes - before), kind="stable")[:5]
-    return {
-        "samples": count,
-        "kinds": {kind: Counter(kinds)[kind] / count for kind in ("known", "new", "unsure", "far")},
-        "far_expected": 0.01,
-        "threshold": discovery.calibration.threshold,
-        "held_out_coverage": None if np.isnan(coverage) else coverage,
-        "held_out_accuracy": None if np.isnan(accuracy) else accuracy,
-        "mean_distance": float(found.distance.mean()),
-        "mean_distance_before": discovery.made_from.get("distance"),
-        "sizes_moved": float(np.abs(sizes - before).sum() / 2),
-        "changed_most": [
-            {"category": discovery.categories[n].name, "before": float(before[n]), "now": float(sizes[n])} for n in most
-        ],
-    }
-
-
-def drift_lines(found: dict[str, Any]) -> Iterator[str]:
-    """The drift report in words."""
-    kinds = found["kinds"]
-    yield f"samples     {found['samples']:,}: " + ", ".join(f"{kind} {share:.1%}" for kind, share in kinds.items())
-    if found["held_out_accuracy"] is None:
-        yield "abstain     never: no labelled samples were held out when these categories were found"
-    else:
-        yield (
-            f"abstain     below confidence {found['threshold']:.2f}, above which {found['held_out_accuracy']:.1%} of "
-            f"the samples held out were right, {found['held_out_coverage']:.0%} of them"
-        )
-    yield f"far         {kinds['far']:.1%} are far from everything; of samples like those before, 1 % would be"
-    if found["mean_distance_before"]:
-        before = found["mean_distance_before"]
-        yield f"distance    {found['mean_distance']:.3f} to the centre on average, {before:.3f} before"
-    changes = ", ".join(f"{c['category']} {c['before']:.1%} -> {c['now']:.1%}" for c in found["changed_most"][:3])
-    yield f"sizes       {found['sizes_moved']:.0%} of the samples would have to change category; most: {changes}"

@@ -67,6 +67,16 @@ class Discovery:
         far = distance > self.far
         return Assigned(first, second, confidence, distance, far if nothing is None else far | nothing)
 
+    def of_members(self, rows: NDArray[np.float32], members: NDArray[np.int64]) -> Assigned:
+        """Rows `(N, D)` in the categories that they were found in, `(N,)`; labelled ones in those they were given."""
+        squares = self.squares(rows)
+        at = np.arange(len(squares)), members
+        odds = confidences(squares, self.calibration.temperature)[at]
+        others = squares.copy()
+        others[at] = np.inf
+        second = others.argmin(1) if squares.shape[1] > 1 else members
+        return Assigned(members, second, odds, np.sqrt(squares[at]), np.zeros(len(squares), dtype=bool))
+
     def _nearest(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.int64], ...]:
         squares = self.squares(rows)
         odds = confidences(squares, self.calibration.temperature)

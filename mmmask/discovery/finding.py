@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mmmask.discovery.calibration import Calibration, calibrated, held_out
 from mmmask.discovery.categories import Category, Discovery, category_squares, new_name
 from mmmask.discovery.class_count import ClassCount, Curve
-from mmmask.discovery.describing import describe
 from mmmask.discovery.kmeans import UNLABELLED, KMeans
 from mmmask.discovery.space import Samples, Space
 from mmmask.discovery.trust import some_rows, trusted
@@ -44,7 +43,10 @@ class Found:
 
 
 def find(samples: Samples, labels: NDArray[np.int64], names: list[str], wanted: Wanted, space: Space) -> Found:
-    """`labels` `(N,)` are places in `names`, -1 where there is none; the `space` of the samples is weighed here."""
+    """`labels` `(N,)` are places in `names`, -1 where there is none; the `space` of the samples is weighed here.
+
+    What categories say of their members is filled in by `describe`, once these are final.
+    """
     known = check_labels(samples, labels, names, wanted)
     parts = space.parts(samples)
     guess = wanted.classes if isinstance(wanted.classes, int) else 2 * known
@@ -61,7 +63,6 @@ def find(samples: Samples, labels: NDArray[np.int64], names: list[str], wanted: 
     free = (labels == UNLABELLED) & ~nothing
     discovery.far = float(np.quantile(distances[free], FAR)) if free.any() else float(distances.max())
     discovery.radii = np.sqrt(np.bincount(clusters.labels, distances**2, k) / np.bincount(clusters.labels, minlength=k))
-    describe(discovery, samples, rows, clusters.labels)
     curves = {"trust": [asdict(one) for one in tried], "confusion": confusion, "nothing": int(nothing.sum())}
     return Found(discovery, rows, clusters.labels, curves | {"classes": _drawn(curve), "known": known})
 

@@ -9,7 +9,7 @@ from small_any_to_any import TEXTS, pictures, small_any_to_any
 
 from datamodules import Image, Text
 from datamodules.pack import pack
-from mmmask.cli.model_vectors import vectors_of_run
+from mmmask.cli.given_vectors import vectors_of_run
 from mmmask.heads.alignment import Alignment
 
 

@@ -1,0 +1,70 @@
+"""Vectors of samples that discovery goes by: those of a file, or of a trained any-to-any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmmask.discovery.rows import Rows
+from mmmask.discovery.space import Samples
+from mmmask.errors import UserError, nearest
+
+
+def with_features(samples: Samples, settings: dict[str, Any]) -> Samples:
+    """Samples with the vectors that the settings name, in their order."""
+    features, keys = settings["features"], settings["keys"]
+    if (features is None) != (keys is None):
+        raise UserError("--features and --keys belong together: the vectors, and the key of each, one a line.")
+    if features is not None:
+        samples.given = {"features": vectors_of_file(Path(features), Path(keys), samples.keys)}
+        samples.pictures = {}
+    return samples
+
+
+def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
+    """Rows `(N, D)` of an .npy file for the keys that are wanted."""
+    rows = Rows(features)
+    if not keys.is_file():
+        raise UserError(f"there is no file {keys}.")
+    names = keys.read_text(encoding="utf-8").split("\n")
+    names = names[:-1] if names[-1] == "" else names
+    if len(names) != len(rows):
+        raise UserError(f"{keys} has {len(names)} keys, but {features} has {len(rows)} rows: give one key for each.")
+    place = {name: n for n, name in enumerate(names)}
+    if len(place) < len(names):
+        raise UserError(f"{keys}: '{next(n for n in names if names.count(n) > 1)}' occurs twice: keep one of them.")
+    missing = [key for key in wanted if key not in place]
+    if missing:
+        raise UserError(
+            f"{keys}: {len(missing)} samples have no vector, the first is '{missing[0]}'."
+            f"{nearest(missing[0], names[:10_000])}"
+        )
+    return np.asarray(rows.array[[place[key] for key in wanted]], dtype=np.float32)
+
+
+@torch.no_grad()
+def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
+    """Rows `(N, D)` of each aligned modality, in the order of the shards; zeros where a sample lacks it."""
+    from datamodules import ShardData
+    from mmmask.cli.training import know_classes
+    from tasks.command_line import load_run
+    from tasks.finished import model_of
+
+    know_classes()
+    model = model_of(run).part("any_to_any", run)
+    if model.alignment is None:
+        raise UserError(f"{run} has no vectors to compare: train it with alignment.")
+    names = list(model.alignment.names)
+    readers = load_run(run)[1].modalities
+    sources = {model.source(name): readers[model.source(name)] for name in names}
+    loader = ShardData(data, sources, predict=data, missing="mask", allow="remote").predict_dataloader()
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for batch in loader:
+        vectors = model.vectors(model.tokens(model.read(batch, names)))
+        for name, rows in vectors.items():
+            there = batch["present"][model.source(name)][:, None]
+            found[name].append(torch.where(there, rows.float().cpu(), 0).numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
