@@ -78,9 +78,9 @@ def measured(model, where):
 
 def test_new_classes_are_found_beside_the_old(shards, protocol, make_shards):
     others = make_shards([48], "others", fields=lambda n: fields(n + 1000))
-    where, model = data(shards, protocol, others), task(protocol, features_first=0.4)
+    where, model = data(shards, protocol, others), task(protocol, objective=MMGCD(evenness=4), features_first=0.4)
     before = measured(model, where)
-    fit(model, where)
+    fit(model, where, 120)
     after = measured(model, where)
     assert before["val/all"] < 0.75
     assert min(after["val/all"], after["val/old"], after["val/new"]) > 0.9
