@@ -1,6 +1,7 @@
-"""Any-to-any models of real sets: what they predict, and what they find again, against the sets' baselines.
+"""Any-to-any models of real sets: what they predict, and what they find again, against the sets' baselines,
+or what is to be reached of the attainable.
 
-    python benchmarks/cross_modal.py --seeds 1 2 3 [--data omniglot-strokes]
+    python benchmarks/cross_modal.py --seeds 1 2 3 [--data omniglot-strokes | shapes-world]
 
 What is not there yet is trained with the shipped configurations: tokenizers of pictures, the words of texts, and a
 model for each seed.
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import emoji
 import omniglot
+import shapes_world
 
-KINDS = {"emoji-aligned": emoji, "omniglot-strokes": omniglot}
+KINDS = {"emoji-aligned": emoji, "omniglot-strokes": omniglot, "shapes-world": shapes_world}
 
 
 def main():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,7 +100,8 @@ class CategoryDiscovery(CodecTask):
         self.head = DiscoveryHead(width, classes, projector_width, projector_hidden)
         self.__dict__["codecs"] = modalities  # no children: they are not trained
         fusion = fusion or MeanFusion()
-        self.__dict__["model"] = Discoverer(self.backbone, modalities, groups, self.adapters, self.head, fusion)
+        adapters = cast(Mapping[str, Adapter], self.adapters)
+        self.__dict__["model"] = Discoverer(self.backbone, modalities, groups, adapters, self.head, fusion)
         self.objective, self.classes, self.label, self.seed = objective, classes, label, seed
         self.features_first, self.teacher_warmup = features_first, teacher_warmup
         self.backbone_rate = backbone_rate

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from torch import nn
 
+from mmmask.discovery.discoverer import Adapter, Discoverer
 from mmmask.errors import UserError
-from mmmask.heads import Alignment, Readout
+from mmmask.heads import Alignment, DiscoveryHead, Readout
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
 from mmmask.synthesis import AnyToAny, ImageGenerator, Policy, Recognition
 from mmmask.tokenizers import ImageTokenizer
@@ -47,6 +48,8 @@ def model_of(path: Path) -> Model:
         return _any_to_any(given, weights, content, path)
     if name == "FineTuning":
         return _recognition(given, weights, content, path)
+    if name == "CategoryDiscovery":
+        return _discoverer(given, weights, content, path)
     if name == "PolicyTraining":
         return _with_policy(given, weights, content, path)
     raise UserError(f"{path} is a run of {name}: no model of it can be used by itself yet.")
@@ -143,6 +146,36 @@ def _recognition(given: dict[str, Any], weights: dict[str, Any], content: Mappin
     assert isinstance(readout, Readout)
     spec: Spec = {"class_path": "mmmask.synthesis.Recognition", "init_args": {**settings, "head": head}}
     return Model({"recognition": Recognition(backbone, codecs, readout).eval()}, {"recognition": spec})
+
+
+def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
+    """The backbone of a run with its codecs, adapters, prototypes and fusion."""
+    backbone, codecs, settings = _with_codecs(given, weights, content, source)
+    groups = given.get("looks") or {name: [name] for name in codecs}
+    adapter = {"dim": backbone.encoder.dim, "width": given["width"]}
+    head = {"dim": given["width"], "classes": given["classes"]}
+    head |= {"width": given["projector_width"], "hidden": given["projector_hidden"]}
+    settings |= {
+        "groups": groups,
+        "adapters": {
+            name: {"class_path": "mmmask.discovery.discoverer.Adapter", "init_args": adapter} for name in groups
+        },
+        "head": {"class_path": "mmmask.heads.DiscoveryHead", "init_args": head},
+        "fusion": given.get("fusion") or {"class_path": "mmmask.discovery.MeanFusion"},
+    }
+    adapters = {
+        name: _trained(spec, f"adapters.{name}", weights, source) for name, spec in settings["adapters"].items()
+    }
+    model = Discoverer(
+        backbone,
+        codecs,
+        groups,
+        cast(dict[str, Adapter], adapters),
+        cast(DiscoveryHead, _trained(settings["head"], "head", weights, source)),
+        build(settings["fusion"], trusted=True),
+    )
+    spec: Spec = {"class_path": "mmmask.discovery.discoverer.Discoverer", "init_args": settings}
+    return Model({"discoverer": model.eval()}, {"discoverer": spec})
 
 
 def _with_codecs(

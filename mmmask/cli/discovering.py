@@ -41,7 +41,7 @@ def find_categories(
         classes: how many there are, the known ones among them, as 40, or a range as 30-60 (default: estimated).
         features: vectors (.npy) of samples to go by, in place of those made here of texts and pictures.
         keys: file with the key of each of these vectors, one a line.
-        model: run folder of a cross-modal training with alignment, whose vectors to go by.
+        model: run folder of a category discovery, or of a cross-modal training with alignment: whose features to go by.
         text: field that holds texts.
         part: entry of its JSON record, if the field is one.
         pictures: fields that hold pictures, separated by commas, or none (default: all there are).

@@ -1,4 +1,4 @@
-"""Vectors of samples that discovery goes by: those of a file, or of a trained any-to-any model."""
+"""Vectors of samples that discovery goes by: those of a file, or of a trained model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from mmmask.discovery.rows import Rows
 from mmmask.discovery.space import Samples
 from mmmask.errors import UserError, nearest
+from mmmask.synthesis import AnyToAny
 
 
 def with_features(samples: Samples, settings: dict[str, Any]) -> Samples:
@@ -47,24 +48,35 @@ def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
 
 @torch.no_grad()
 def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
-    """Rows `(N, D)` of each aligned modality, in the order of the shards; zeros where a sample lacks it."""
+    """Rows `(N, D)` in the order of the shards: the features of a category discovery, or of each aligned modality;
+    zeros where a sample lacks it."""
     from datamodules import ShardData
     from mmmask.cli.training import know_classes
     from tasks.command_line import load_run
     from tasks.finished import model_of
 
     know_classes()
-    model = model_of(run).part("any_to_any", run)
-    if model.alignment is None:
+    model = model_of(run)
+    discoverer = model.parts.get("discoverer")
+    found = discoverer or model.part("any_to_any", run)
+    if discoverer:
+        names = [name for own in discoverer.groups.values() for name in own]
+    elif found.alignment is not None:
+        names = list(found.alignment.names)
+    else:
         raise UserError(f"{run} has no vectors to compare: train it with alignment.")
-    names = list(model.alignment.names)
     readers = load_run(run)[1].modalities
-    sources = {model.source(name): readers[model.source(name)] for name in names}
+    sources = {source: readers[source] for source in (found.source(name) for name in names)}
     loader = ShardData(data, sources, predict=data, missing="mask", allow="remote").predict_dataloader()
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    parts: dict[str, list[np.ndarray]] = {}
     for batch in loader:
-        vectors = model.vectors(model.tokens(model.read(batch, names)))
-        for name, rows in vectors.items():
-            there = batch["present"][model.source(name)][:, None]
-            found[name].append(torch.where(there, rows.float().cpu(), 0).numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        own = {"features": discoverer.joined(batch)} if discoverer else _aligned(found, batch, names)
+        for name, rows in own.items():
+            parts.setdefault(name, []).append(rows.float().cpu().numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _aligned(model: AnyToAny, batch: dict[str, Any], names: list[str]) -> dict[str, torch.Tensor]:
+    vectors = model.vectors(model.tokens(model.read(batch, names)))
+    there = {name: batch["present"][model.source(name)][:, None] for name in names}
+    return {name: torch.where(there[name].to(rows.device), rows, 0) for name, rows in vectors.items()}

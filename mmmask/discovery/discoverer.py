@@ -69,12 +69,12 @@ class Discoverer(nn.Module):
         backbone: MaskedTransformer,
         codecs: Mapping[str, Codec],
         groups: Mapping[str, Sequence[str]],
-        adapters: nn.ModuleDict,
+        adapters: Mapping[str, Adapter],
         head: DiscoveryHead,
         fusion: Fusion,
     ) -> None:
         super().__init__()
-        self.backbone, self.codecs, self.adapters = backbone, nn.ModuleDict(codecs), adapters
+        self.backbone, self.codecs, self.adapters = backbone, nn.ModuleDict(codecs), nn.ModuleDict(adapters)
         self.head, self.fusion, self.pool = head, fusion, MeanPool()
         self.catalogue, self.groups = backbone.embedding.catalogue, {name: list(own) for name, own in groups.items()}
         for name, own in self.groups.items():
@@ -82,6 +82,10 @@ class Discoverer(nn.Module):
                 raise UserError(f"looks: {name} looks at nothing; name the modalities it looks at.")
             for modality in own:
                 self.catalogue.number(modality)  # refuses one it does not have
+
+    def source(self, name: str) -> str:
+        """Which entry of a batch holds the data of a modality."""
+        return cast(Codec, self.codecs[name]).source or name
 
     def looks(self, batch: Mapping[str, Any], views: int = 2) -> Looks:
         """What there is to learn from: all views that a batch holds."""

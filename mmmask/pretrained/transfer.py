@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,14 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model
 from mmmask.transformer import Block, MaskedTransformer, PlacedEmbedding, Stack, TokenEmbedding
 
-PARTS = ("any_to_any", "backbone", "generator", "classifier", "recognition")  # of a model that may hold a backbone
+PARTS = (
+    "any_to_any",
+    "backbone",
+    "generator",
+    "classifier",
+    "recognition",
+    "discoverer",
+)  # of a model that may hold a backbone
 
 
 @dataclass
@@ -98,7 +105,7 @@ def _difference(ours: Stack, theirs: Stack) -> str | None:
         return f"{other.attention.heads} heads there, {own.attention.heads} here"
     if ours.reads != theirs.reads:
         return f"blocks read '{theirs.reads}' there, '{ours.reads}' here"
-    for name, value in vars(ours.style).items():
+    for name, value in vars(replace(ours.style, dropout=theirs.style.dropout)).items():  # of training alone
         if value != (there := getattr(theirs.style, name)):
             return f"{name} is {there} there, {value} here"
     return None

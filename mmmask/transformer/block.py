@@ -21,6 +21,7 @@ class Style:
 
     `adaptive`: shift, scale and gate of each part come from a condition, and start at zero (adaLN-zero). `mlp`: GELU,
     or SwiGLU, whose hidden layer is 2/3 as wide and has a gate. `qk_norm`: of queries and keys, each head by itself.
+    `dropout`: share of what each part adds that training leaves out.
     """
 
     mlp_ratio: float = 4.0
@@ -31,6 +32,7 @@ class Style:
     mlp: Literal["gelu", "swiglu"] = "gelu"
     bias: bool = True
     qk_norm: bool = False
+    dropout: float = 0.0
 
 
 PLAIN = Style()
@@ -132,16 +134,17 @@ class Block(nn.Module):
         seen = None
         if self.reads == "read" and isinstance(memory, Tensor):
             seen = self.norm_memory(memory, *of_memory)
-        x = _add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores, cache), gate)
+        x = self._add(x, self.attention(self.norm_attention(x, shift, scale), seen, scores, cache), gate)
         if self.reads == "cross" and memory is not None:
             seen = self.norm_memory(memory) if isinstance(memory, Tensor) else memory
-            x = x + self.cross(self.norm_cross(x), seen, memory_scores)
-        return _add(x, self.mlp(self.norm_mlp(x, shift_mlp, scale_mlp)), gate_mlp)
+            x = self._add(x, self.cross(self.norm_cross(x), seen, memory_scores))
+        return self._add(x, self.mlp(self.norm_mlp(x, shift_mlp, scale_mlp)), gate_mlp)
 
     def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What a `cross` step needs of a memory, for many passes."""
         return self.cross.remember(self.norm_memory(memory))
 
-
-def _add(x: Tensor, more: Tensor, gate: Tensor | None) -> Tensor:
-    return x + more if gate is None else torch.addcmul(x, gate, more)
+    def _add(self, x: Tensor, more: Tensor, gate: Tensor | None = None) -> Tensor:
+        if self.training and self.style.dropout:
+            more = F.dropout(more, self.style.dropout)
+        return x + more if gate is None else torch.addcmul(x, gate, more)

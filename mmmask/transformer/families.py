@@ -95,7 +95,7 @@ class FourM(MaskedTransformer):
     read them.
 
     The defaults are the published base size; `mlp`, `bias` and `qk_norm` make its variants. Ours beside them:
-    `word_std`, `answer_std`, `stem` and `places` (PlacedEmbedding), for little data and short trainings.
+    `word_std`, `answer_std`, `stem` and `places` (PlacedEmbedding) and `dropout`, for little data and short trainings.
     """
 
     def __init__(
@@ -114,9 +114,10 @@ class FourM(MaskedTransformer):
         answer_std: float = 0.02,
         stem: Stem = "linear",
         places: Places = "index",
+        dropout: float = 0.0,
     ) -> None:
         modalities = [m if isinstance(m, Modality) else Modality(**m) for m in modalities]  # from a file they are dicts
-        style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm)
+        style = Style(mlp_ratio, qkv_bias=bias, norm_eps=1e-6, mlp=mlp, bias=bias, qk_norm=qk_norm, dropout=dropout)
         super().__init__(
             PlacedEmbedding(modalities, dim, word_std, answer_std, stem, places),
             Stack(encoder_depth, dim, heads, style),

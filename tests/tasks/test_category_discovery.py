@@ -11,12 +11,14 @@ from quiet import QUIET
 
 from datamodules import Label, ShardData, Text
 from datamodules.selection import Labelled
+from mmmask.cli import main
 from mmmask.discovery import GET, MMGCD, ConfidenceFusion, LearnedFusion, SimGCD
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
 from mmmask.tokenizers import Words, learn_words
 from mmmask.transformer import FourM
 from tasks import CategoryDiscovery
+from tasks.finished import model_of
 from tasks.training.parallel import Parallel
 from tasks.training.randomness import Randomness
 
@@ -224,3 +226,67 @@ def test_what_is_absent_is_never_seen(protocol):
         torch.testing.assert_close(model.model.fusion(logits, there), model.model.fusion(same, there))
         torch.testing.assert_close(model.model.joined(batch), model.model.joined(other))
         torch.testing.assert_close(model.model.fusion(logits, there)[:3], logits[0, :3])
+
+
+def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shards, protocol, tmp_path, capsys):
+    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
+    words = {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": WORDS}}
+    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 0, "heads": 2, "word_std": 0.7}
+    config = {
+        "trainer": {"accelerator": "cpu", "max_steps": 60, "default_root_dir": str(tmp_path / "runs")},
+        "model": {
+            "class_path": "CategoryDiscovery",
+            "init_args": {
+                "modalities": {name: words for name in "pq"},
+                "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
+                "objective": {"class_path": "mmmask.discovery.MMGCD", "init_args": {"evenness": 4.0}},
+                "protocol": str(protocol),
+                "classes": CLASSES,
+                "width": 16,
+                "projector_width": 16,
+                "projector_hidden": 32,
+                "lr": 3e-3,
+            },
+        },
+        "data": {
+            "class_path": "ShardData",
+            "init_args": {
+                "train": shards,
+                "views": 2,
+                "val_train": True,
+                "batch_size": 40,
+                "labelled": {"protocol": str(protocol)},
+                "modalities": {
+                    **{n: {"class_path": "Text", "init_args": {"field": f"{n}.txt", "drop": 0.3}} for n in "pq"},
+                    "label": {"class_path": "Label", "init_args": {"field": "json", "part": "label"}},
+                },
+            },
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["fit", "--config", str(tmp_path / "config.json")]) == 0
+    run = tmp_path / "runs" / "run-1"
+    batch = {name: [texts(n)["pq".index(name)] for n in range(6)] for name in "pq"}
+    trained = model_of(run).parts["discoverer"]
+    assert main(["export", str(run), str(tmp_path / "exported")]) == 0
+    again = model_of(tmp_path / "exported").parts["discoverer"]
+    for one, other in zip(trained(batch), again(batch), strict=True):
+        assert torch.equal(one, other)
+
+    begun = task(protocol, init_from=tmp_path / "exported")
+    fit(begun, data(shards, protocol), 1, default_root_dir=tmp_path / "begun")
+    assert (tmp_path / "begun" / "init_from.txt").read_text().count("\nloaded ") > 10
+
+    labels = "".join(f"{key},{name}\n" for key, name in Protocol.read(protocol).labelled.items())
+    (tmp_path / "labels.csv").write_text(f"key,category\n{labels}")
+    settings = ["--labels", str(tmp_path / "labels.csv"), "--text", "p.txt", "--pictures", "none", "--classes", "6"]
+    out = tmp_path / "found"
+    capsys.readouterr()
+    assert main(["discover", "--data", shards, *settings, "--model", str(run), "--out", str(out)]) == 0, (
+        capsys.readouterr()
+    )
+    rows = [line.split(",") for line in (out / "assignments.csv").read_text().splitlines()[1:]]
+    assert len(rows) == COUNT
+    alike = [[a[1] == b[1] for b in rows] for a in rows]
+    true = [[int(a[0]) % CLASSES == int(b[0]) % CLASSES for b in rows] for a in rows]
+    assert np.mean(np.array(alike) == np.array(true)) > 0.95

@@ -11,6 +11,7 @@ from datamodules import Image, Text
 from datamodules.pack import pack
 from mmmask.cli.given_vectors import vectors_of_run
 from mmmask.heads.alignment import Alignment
+from mmmask.pretrained.model_files import Model
 
 
 def png(pixels):
@@ -22,7 +23,7 @@ def png(pixels):
 def test_vectors_come_in_the_order_of_the_shards_and_are_zero_where_nothing_is(tmp_path, monkeypatch):
     model = small_any_to_any(alignment=Alignment(["pixels", "caption"], 16, 8)).eval()
     readers = {"image": Image("png", 8, 1), "caption": Text("txt")}
-    monkeypatch.setattr("tasks.finished.model_of", lambda run: SimpleNamespace(part=lambda name, source: model))
+    monkeypatch.setattr("tasks.finished.model_of", lambda run: Model({"any_to_any": model}, {}))
     monkeypatch.setattr("tasks.command_line.load_run", lambda run: (None, SimpleNamespace(modalities=readers)))
     drawn = pictures(3)
     records = [{"__key__": f"s{n}", "png": png(drawn[n]), "txt": TEXTS[n].encode()} for n in (2, 0, 1)]
