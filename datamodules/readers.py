@@ -20,6 +20,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 from torchvision.io import decode_jpeg
+from torchvision.transforms.v2.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    rgb_to_grayscale,
+)
 
 from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.shards import BadSample
@@ -70,8 +77,10 @@ class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
     `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
-    square), or `none` (the image must have that size). Evaluation has neither random crops nor flips; all images of a
-    sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of their 1/2, 1/4, 1/8 scales.
+    square), or `none` (the image must have that size). `jitter` is how far brightness, contrast, saturation and, a
+    quarter as far, hue are changed by chance, `grey` the share of images that lose their colour. Evaluation has nothing
+    of chance; all images of a sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of
+    their 1/2, 1/4, 1/8 scales.
     """
 
     def __init__(
@@ -83,9 +92,13 @@ class Image(Reader):
         scale: tuple[float, float] = (0.3, 1.0),
         flip: bool = False,
         resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
+        jitter: float = 0.0,
+        grey: float = 0.0,
         max_pixels: int = 64_000_000,
     ) -> None:
         super().__init__(field)
+        if not 0 <= jitter <= 1 or not 0 <= grey <= 1 or (channels != 3 and (jitter or grey)):
+            raise UserError(f"Image: jitter ({jitter}) and grey ({grey}) are 0 to 1, and of images of 3 channels.")
         if size < 1 or not 0 < scale[0] <= scale[1] <= LARGEST:
             raise UserError(
                 f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= {LARGEST}, got {scale}."
@@ -93,13 +106,14 @@ class Image(Reader):
         self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
         self.resample = "nearest-exact" if resample == "nearest" else resample
         self._smooth = {} if resample == "nearest" else {"antialias": True}
+        self.jitter, self.grey = jitter, grey
         self.max_pixels = max_pixels
         self.window: Window | None = None
 
     @property
     def draws(self) -> bool:
-        """Random crops and flips are."""
-        return self.flip or self.crop == "random"
+        """Random crops, flips and colours are."""
+        return self.flip or self.crop == "random" or bool(self.jitter or self.grey)
 
     @property
     def cropping(self) -> tuple[Any, ...]:
@@ -107,8 +121,9 @@ class Image(Reader):
         return self.crop, self.flip, self.scale if self.crop == "random" else None
 
     def steady(self) -> Image:
-        """Centre crops in place of random ones, and no flips."""
+        """Centre crops in place of random ones, no flips, and the colours that are there."""
         steady = copy(self)
+        steady.jitter = steady.grey = 0.0
         steady.crop, steady.flip = "centre" if self.crop == "random" else self.crop, False
         return steady
 
@@ -147,6 +162,8 @@ class Image(Reader):
             planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
         if window.flip:
             planes = planes.flip(-1)
+        if self.jitter or self.grey:
+            planes = _recoloured(planes, self.jitter, self.grey, rng)
         return planes.numpy()
 
     def _window(self, rng: np.random.Generator) -> Window:
@@ -173,6 +190,14 @@ class Image(Reader):
     def absent(self, like: Any) -> np.ndarray:
         """A black image."""
         return np.zeros((self.channels, self.size, self.size), dtype=np.uint8)
+
+
+def _recoloured(planes: torch.Tensor, jitter: float, grey: float, rng: np.random.Generator) -> torch.Tensor:
+    """Colours changed by chance, as SimCLR does: what is alike in two views is then more than their colour."""
+    brightness, contrast, saturation, hue = rng.uniform(-jitter, jitter, 4)
+    planes = adjust_contrast(adjust_brightness(planes, 1 + brightness), 1 + contrast)
+    planes = adjust_hue(adjust_saturation(planes, 1 + saturation), hue / 4)
+    return rgb_to_grayscale(planes, 3) if rng.random() < grey else planes
 
 
 def _planes(image: Any, channels: int) -> torch.Tensor:

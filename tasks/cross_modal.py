@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback
@@ -20,10 +20,12 @@ from mmmask.parallelize import whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import Decoder
+from mmmask.tokenizers import ImageTokenizer
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.pictures import Pictures
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Data
-from mmmask.transformer import AmongTargets, MaskedTransformer
+from mmmask.transformer import AmongTargets, MaskedTransformer, PlacedEmbedding
 from tasks.beginning import begin_from
 from tasks.codec_task import CodecTask
 from tasks.optimizing import Decay, adamw
@@ -44,6 +46,22 @@ class Example:
     wanted: list[str]
 
 
+@torch.no_grad()
+def begin_as_codes(backbone: MaskedTransformer, codecs: Mapping[str, Codec]) -> None:
+    """Words and answers of trained pictures become the codes of their tokenizers, turned at random: what decodes alike
+    is read and answered alike from the start."""
+    embedding = cast(PlacedEmbedding, backbone.embedding)
+    for name, codec in codecs.items():
+        if not isinstance(codec, Pictures):
+            continue
+        tokenizer = cast(ImageTokenizer, codec.tokenizer)
+        codes = tokenizer.quantizer.codes(torch.arange(tokenizer.vocab_size)).float()
+        codes = (codes - codes.mean(0)) / codes.std()
+        for table in (embedding.table(name), embedding.answer_table(name)):
+            turn = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
+            table.copy_(table.std() * (codes @ turn))
+
+
 class CrossModal(CodecTask):
     """Cross entropy of the asked tokens, under 4M's masking.
 
@@ -56,6 +74,7 @@ class CrossModal(CodecTask):
         masks: which tokens are known and asked, made for these modalities (DirichletMask).
         decoders: how modalities are decoded, where not as `decoder_for` says.
         alignment: of modalities whose vectors are to be compared (Alignment), over the samples of one device.
+        codes_begin: words of pictures begin as alike as the codes of their tokenizers, not by chance.
         loss: mean over modalities of their means (mod), or over all answers (token).
         examples: what validations show a picture of.
         retrieval: what validations look for, among the first `retrieval_samples`.
@@ -79,6 +98,7 @@ class CrossModal(CodecTask):
         masks: Callable[[Sequence[Modality]], DirichletMask],
         decoders: dict[str, Decoder] | None = None,
         alignment: Alignment | None = None,
+        codes_begin: bool = False,
         loss: Literal["mod", "token"] = "mod",
         examples: list[Example] | None = None,
         retrieval: list[Retrieval] | None = None,
@@ -96,6 +116,8 @@ class CrossModal(CodecTask):
         self.backbone, self.masks = backbone(known), masks(known)
         self.__dict__["codecs"] = modalities  # no children: they are not trained
         self.alignment = alignment
+        if codes_begin:
+            begin_as_codes(self.backbone, modalities)
         self.__dict__["model"] = AnyToAny(self.backbone, modalities, decoders, alignment)
         self.rule = AmongTargets([number for number, modality in enumerate(known) if modality.kind == "sequence"])
         self.loss, self.examples = loss, examples or []

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmmask.errors import UserError
 from mmmask.tokenizers.contents import Content, Intensity
+from mmmask.tokenizers.quantizers import Quantizer
 from mmmask.tokenizers.tokenizer import Tokenizer
 
 
@@ -29,6 +30,7 @@ class ImageTokenizer(Tokenizer):
     content: Content = Intensity()
     image_size: int
     grid: int
+    quantizer: Quantizer
 
     @property
     def length(self) -> int:

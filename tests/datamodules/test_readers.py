@@ -62,6 +62,19 @@ def test_a_jpeg_of_any_mode_has_the_pixels_that_pillow_decodes(mode):
     assert (read(Image(size=48, crop="none"), content) == theirs).all()
 
 
+def test_colours_change_by_chance_in_training_alone():
+    content = encoded(np.full((16, 16, 3), (200, 90, 40), dtype=np.uint8))
+    reader = Image("png", 16, jitter=0.4, grey=0.5)
+    seen = np.stack([read(reader, content, draw)[:, 0, 0] for draw in range(40)]).astype(int)
+    greys = (seen.max(1) - seen.min(1)) < 3
+    assert 10 < greys.sum() < 30
+    assert seen[~greys].std(0).min() > 15
+    assert (read(reader, content, 3) == read(reader, content, 3)).all()
+    assert (read(reader.steady(), content, 3)[:, 0, 0] == (200, 90, 40)).all()
+    with pytest.raises(UserError, match="of 3 channels"):
+        Image(channels=1, grey=0.5)
+
+
 def test_random_crops_keep_the_share_of_the_area_asked_for():
     content, reader = encoded(ramp(60, 60)), Image("png", 60, crop="random", scale=(0.25, 0.25), resample="nearest")
     for draw in range(20):
