@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-CELL, GAP, HEAD = 128, 6, 22  # pixels
+CELL, GAP, HEAD = 128, 6, 36  # pixels
 Column = Tensor | Sequence[str]  # pictures (B, C, H, W) in 0..1, or texts
 
 
@@ -19,18 +19,18 @@ def modality_table(
     given: Mapping[str, Column], predicted: Mapping[str, Column], truth: Mapping[str, Column] | None = None
 ) -> Tensor:
     """The picture `(3, H, W)` in 0..1: a row for each sample; given, predicted and, where it is told, true columns."""
-    columns: list[tuple[str, Column]] = [(f"given {name}", column) for name, column in given.items()]
+    columns: list[tuple[str, Column]] = [(f"given\n{name}", column) for name, column in given.items()]
     for name, column in predicted.items():
-        columns.append((f"predicted {name}", column))
+        columns.append((f"predicted\n{name}", column))
         if truth is not None and name in truth:
-            columns.append((f"true {name}", truth[name]))
+            columns.append((f"true\n{name}", truth[name]))
     samples = max(len(column) for _, column in columns)
     size = len(columns) * (CELL + GAP) + GAP, HEAD + samples * (CELL + GAP)
     page = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for number, (name, column) in enumerate(columns):
         left = GAP + number * (CELL + GAP)
-        draw.text((left, 4), textwrap.shorten(name, 22, placeholder="..."), fill="black", font=font)
+        draw.multiline_text((left, 3), name[:32], fill="black", font=font, spacing=1)
         for row in range(len(column)):
             top = HEAD + row * (CELL + GAP)
             if isinstance(column, Tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -35,6 +36,12 @@ class Pictures(TrainedCodec):
 
     def typed(self, text: str) -> Tensor:
         return picture_in(Path(text), self.channels, self.image_size)[None]
+
+    def seen(self, raw: Tensor) -> Tensor:
+        """As the tokenizer's kind of content is shown: classes by their colours."""
+        content = cast(ImageTokenizer, self.tokenizer).content
+        picture = content.picture(content.read(raw))
+        return raw if picture is None else picture
 
     def _encoded(self, raw: Tensor) -> Tensor:
         if self.shrink > 1 and raw.shape[2:] == (self.shrink * self.image_size,) * 2:

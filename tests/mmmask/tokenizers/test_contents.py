@@ -135,6 +135,7 @@ def test_a_class_that_there_is_not_and_wrong_settings_are_named():
 def test_a_codec_of_class_maps_takes_maps_and_marks_absent_ones():
     data = blocks(6, 3)
     codec = Pictures(learned(ClassMap(), data, 3, steps=1))
+    torch.testing.assert_close(codec.seen(data), ClassMap().picture(data))
     as_bytes = data[:, None].to(torch.uint8)
     assert (codec.encode(as_bytes).ids == codec.encode(data).ids).all()
     data[2] = -1
