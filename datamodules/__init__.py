@@ -1,7 +1,8 @@
 """Data for mmmask: WebDataset shards with indexes, readers, converters, and the built-in ShapesWorld."""
 
+from datamodules.image_reader import Image
 from datamodules.json_reader import Json
-from datamodules.readers import Array, Image, Label, Text
+from datamodules.readers import Array, Label, Text
 from datamodules.shapes_world_data import ShapesWorldData
 from datamodules.shard_data import ShardData
 from datamodules.shards import ShardSet

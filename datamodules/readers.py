@@ -12,28 +12,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image as Pillow
-from torchvision.io import decode_jpeg
-from torchvision.transforms.v2.functional import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    rgb_to_grayscale,
-)
 
-from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.shards import BadSample
 from datamodules.windows import Window
 from mmmask.errors import UserError, nearest
 
-LARGEST = 4.0  # area that a random crop may have, as a share of that of the largest square in the image
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
 Batch = Sequence[Any]
 
@@ -71,156 +58,6 @@ class Reader(ABC):
     def collate(self, values: Batch) -> Any:
         """Values -> what the batch holds."""
         return torch.from_numpy(np.stack(values)).contiguous()
-
-
-class Image(Reader):
-    """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
-
-    `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
-    square), or `none` (the image must have that size). `jitter` is how far brightness, contrast, saturation and, a
-    quarter as far, hue are changed by chance, `grey` the share of images that lose their colour. Evaluation has nothing
-    of chance; all images of a sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of
-    their 1/2, 1/4, 1/8 scales.
-    """
-
-    def __init__(
-        self,
-        field: str = "jpg",
-        size: int = 64,
-        channels: Literal[1, 3, 4] = 3,
-        crop: Literal["random", "centre", "none"] = "centre",
-        scale: tuple[float, float] = (0.3, 1.0),
-        flip: bool = False,
-        resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
-        jitter: float = 0.0,
-        grey: float = 0.0,
-        max_pixels: int = 64_000_000,
-    ) -> None:
-        super().__init__(field)
-        if not 0 <= jitter <= 1 or not 0 <= grey <= 1 or (channels != 3 and (jitter or grey)):
-            raise UserError(f"Image: jitter ({jitter}) and grey ({grey}) are 0 to 1, and of images of 3 channels.")
-        if size < 1 or not 0 < scale[0] <= scale[1] <= LARGEST:
-            raise UserError(
-                f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= {LARGEST}, got {scale}."
-            )
-        self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
-        self.resample = "nearest-exact" if resample == "nearest" else resample
-        self._smooth = {} if resample == "nearest" else {"antialias": True}
-        self.jitter, self.grey = jitter, grey
-        self.max_pixels = max_pixels
-        self.window: Window | None = None
-
-    @property
-    def draws(self) -> bool:
-        """Random crops, flips and colours are."""
-        return self.flip or self.crop == "random" or bool(self.jitter or self.grey)
-
-    @property
-    def cropping(self) -> tuple[Any, ...]:
-        """What crops and flips are drawn from; images with the same are seen alike."""
-        return self.crop, self.flip, self.scale if self.crop == "random" else None
-
-    def steady(self) -> Image:
-        """Centre crops in place of random ones, no flips, and the colours that are there."""
-        steady = copy(self)
-        steady.jitter = steady.grey = 0.0
-        steady.crop, steady.flip = "centre" if self.crop == "random" else self.crop, False
-        return steady
-
-    def through(self, window: Window) -> Image:
-        """This part in place of what `crop` says."""
-        cropped = self.steady()
-        cropped.window, cropped.flip = window, False
-        return cropped
-
-    def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
-        """Decode, crop, scale, perhaps flip."""
-        try:
-            return self._decode(content, rng)
-        except (BadSample, MemoryError):
-            raise
-        except Exception as error:  # damaged bytes make the decoders raise all kinds
-            raise BadSample(f"field '{self.field}' is not a readable image ({error})") from error
-
-    def _decode(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
-        image = Pillow.open(io.BytesIO(content))
-        if image.width * image.height > self.max_pixels:
-            raise BadSample(f"image of {image.width}x{image.height} pixels, more than max_pixels={self.max_pixels}")
-        if self.crop == "none" and (image.width, image.height) != (self.size, self.size) and not self.window:
-            raise BadSample(
-                f"image of {image.width}x{image.height} pixels where {self.size}x{self.size} was asked (crop: none)"
-            )
-        window = self.window or self._window(rng)
-        whole = window.box(image.width, image.height)
-        left, top, right, bottom = box = self._draft(image, whole) if image.format == "JPEG" else whole
-        if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == whole:
-            pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
-        else:
-            pixels = _planes(image, self.channels)
-        planes = _part(pixels, left, top, right, bottom)
-        if planes.shape[1:] != (self.size, self.size):
-            planes = F.interpolate(planes[None], (self.size, self.size), mode=self.resample, **self._smooth)[0]
-        if window.flip:
-            planes = planes.flip(-1)
-        if self.jitter or self.grey:
-            planes = _recoloured(planes, self.jitter, self.grey, rng)
-        return planes.numpy()
-
-    def _window(self, rng: np.random.Generator) -> Window:
-        """The part of the image that is used."""
-        if not self.draws:
-            return Window()
-        drawn = Window.drawn(rng, self.scale)
-        flip = self.flip and drawn.flip
-        return replace(drawn, flip=flip) if self.crop == "random" else Window(flip=flip)
-
-    def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
-        left, top, right, bottom = box
-        shrink = (right - left) // self.size
-        if shrink < 2 or min(left, top) < 0 or right > image.width or bottom > image.height:
-            return box
-        width = image.width
-        image.draft(None, (image.width // shrink, image.height // shrink))
-        factor = round(width / image.width)
-        side = max(1, (right - left) // factor)
-        left, top = min(left // factor, image.width - side), min(top // factor, image.height - side)
-        return left, top, left + side, top + side
-
-    def absent(self, like: Any) -> np.ndarray:
-        """A black image."""
-        return np.zeros((self.channels, self.size, self.size), dtype=np.uint8)
-
-
-def _recoloured(planes: torch.Tensor, jitter: float, grey: float, rng: np.random.Generator) -> torch.Tensor:
-    """Colours changed by chance, as SimCLR does: what is alike in two views is then more than their colour."""
-    brightness, contrast, saturation, hue = rng.uniform(-jitter, jitter, 4)
-    planes = adjust_contrast(adjust_brightness(planes, 1 + brightness), 1 + contrast)
-    planes = adjust_hue(adjust_saturation(planes, 1 + saturation), hue / 4)
-    return rgb_to_grayscale(planes, 3) if rng.random() < grey else planes
-
-
-def _planes(image: Any, channels: int) -> torch.Tensor:
-    """(channels, H, W)"""
-    pixels = torch.from_numpy(np.array(_with_channels(image, channels)))
-    return pixels.view(image.height, image.width, channels).permute(2, 0, 1)
-
-
-def _part(pixels: torch.Tensor, left: int, top: int, right: int, bottom: int) -> torch.Tensor:
-    """White where the box lies outside of the image."""
-    height, width = pixels.shape[1:]
-    around = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
-    inside = pixels[:, max(0, top) : bottom, max(0, left) : right]
-    return F.pad(inside, around, value=255) if any(around) else inside
-
-
-def _with_channels(image: Any, channels: int) -> Any:
-    """Convert the mode; transparency is laid on white when no alpha channel is asked for."""
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    if image.mode == mode:
-        return image
-    image = on_white(image) if channels < 4 and see_through(image) else with_8_bits(image)
-    return image.convert(mode)
 
 
 class Array(Reader):

@@ -9,9 +9,10 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
+from datamodules.image_reader import Image
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
-from datamodules.readers import Image, Reader
+from datamodules.readers import Reader
 from datamodules.samples import Missing, Samples, Tolerance
 from datamodules.selection import Labelled, Where
 from datamodules.shards import Allow, ShardSet, Urls
