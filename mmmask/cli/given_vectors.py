@@ -66,7 +66,8 @@ def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
     else:
         raise UserError(f"{run} has no vectors to compare: train it with alignment.")
     readers = load_run(run)[1].modalities
-    sources = {source: readers[source] for source in (found.source(name) for name in names)}
+    entries = [found.codecs[name].entry(name) for name in names]
+    sources = {entry: readers[entry] for entry in entries}
     loader = ShardData(data, sources, predict=data, missing="mask", allow="remote").predict_dataloader()
     parts: dict[str, list[np.ndarray]] = {}
     for batch in loader:

@@ -83,10 +83,6 @@ class Discoverer(nn.Module):
             for modality in own:
                 self.catalogue.number(modality)  # refuses one it does not have
 
-    def source(self, name: str) -> str:
-        """Which entry of a batch holds the data of a modality."""
-        return cast(Codec, self.codecs[name]).source or name
-
     def looks(self, batch: Mapping[str, Any], views: int = 2) -> Looks:
         """What there is to learn from: all views that a batch holds."""
         features, present = self._features([view_of(batch, view) for view in range(views)])

@@ -62,7 +62,7 @@ class AnyToAny(nn.Module):
 
     def source(self, name: str) -> str:
         """Which entry of a batch holds the data of a modality."""
-        return self.codec(name).source or name
+        return self.codec(name).entry(name)
 
     @property
     def embedding(self) -> PlacedEmbedding:

@@ -40,6 +40,10 @@ class Codec(nn.Module, ABC):
         """A batch of one, of what a person types: the data itself, or the path of a file that holds it."""
         raise UserError(f"{type(self).__name__}: its data cannot be typed, nor read from a file; use Python.")
 
+    def entry(self, name: str) -> str:
+        """Which entry of a batch holds the data of the modality that has this name."""
+        return self.source or name
+
     def seen(self, raw: Any) -> Tensor | Sequence[str]:
         """What a person is shown of raw data: pictures `(B, C, H, W)` in 0..1, or texts."""
         return raw if isinstance(raw, Tensor) else [str(sample) for sample in raw]
@@ -55,7 +59,7 @@ def data_of(
     """Tokens of what a batch holds of these modalities (default: all). What is not `present` has length 0."""
     found, present = {}, batch.get("present", {})
     for name in names if names is not None else codecs:
-        source = codecs[name].source or name
+        source = codecs[name].entry(name)
         if source not in batch:
             raise UserError(f"the batch has no '{source}' for modality {name}.{nearest(source, batch)}")
         data = codecs[name].encode(batch[source])
