@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -13,14 +13,8 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model
 from mmmask.transformer import Block, MaskedTransformer, PlacedEmbedding, Stack, TokenEmbedding
 
-PARTS = (
-    "any_to_any",
-    "backbone",
-    "generator",
-    "classifier",
-    "recognition",
-    "discoverer",
-)  # of a model that may hold a backbone
+# Parts of a model that may hold a backbone.
+PARTS = ("any_to_any", "backbone", "generator", "classifier", "recognition", "discoverer")
 
 
 @dataclass
@@ -105,8 +99,9 @@ def _difference(ours: Stack, theirs: Stack) -> str | None:
         return f"{other.attention.heads} heads there, {own.attention.heads} here"
     if ours.reads != theirs.reads:
         return f"blocks read '{theirs.reads}' there, '{ours.reads}' here"
-    for name, value in vars(replace(ours.style, dropout=theirs.style.dropout)).items():  # of training alone
-        if value != (there := getattr(theirs.style, name)):
+    for part in fields(ours.style):
+        name, value, there = part.name, getattr(ours.style, part.name), getattr(theirs.style, part.name)
+        if part.compare and value != there:
             return f"{name} is {there} there, {value} here"
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Style:
     mlp: Literal["gelu", "swiglu"] = "gelu"
     bias: bool = True
     qk_norm: bool = False
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, compare=False)  # blocks that differ in it are made alike
 
 
 PLAIN = Style()
