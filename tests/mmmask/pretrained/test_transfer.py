@@ -84,6 +84,11 @@ def test_blocks_that_are_made_otherwise_stay_fresh(changes, reason):
     assert torch.equal(target.embedding.table("depth"), trained().embedding.table("depth"))
 
 
+def test_dropout_is_no_difference_between_blocks():
+    source, target = trained(), backbone(RGB, DEPTH, CLIP, TEXT, seed=1, dropout=0.1)
+    assert not transfer(target, source).fresh
+
+
 def test_an_image_generator_of_mode_cross_takes_blocks_and_words():
     style, sizes = Style(norm_eps=1e-6, mlp="swiglu", bias=False, qkv_bias=False), {"dim": 16, "heads": 2}
     embedding = TokenEmbedding([Modality("image", 16, 40), Modality("class", 1, 4, kind="set")], 16)
