@@ -1,14 +1,20 @@
-"""`init_from`: a training begins with the backbone of another one, whatever that was for."""
+"""How a training begins: with the backbone of another one, whatever that was for (`init_from`), or with words that are
+codes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
+import torch
 from lightning.pytorch import LightningModule
 
 from mmmask.files import written_whole
 from mmmask.pretrained.transfer import backbone_of, transfer
-from mmmask.transformer import MaskedTransformer
+from mmmask.tokenizers import ImageTokenizer, Pictures
+from mmmask.tokenizers.codec import Codec
+from mmmask.transformer import MaskedTransformer, PlacedEmbedding
 from tasks.finished import model_of
 
 
@@ -26,3 +32,19 @@ def begin_from(task: LightningModule, backbone: MaskedTransformer, path: Path | 
     with written_whole(folder / "init_from.txt") as stream:
         stream.write(f"{path}: {report}\n".encode())
     print(f"{path}: {report.summary()} (each weight: {folder / 'init_from.txt'})")
+
+
+@torch.no_grad()
+def begin_as_codes(backbone: MaskedTransformer, codecs: Mapping[str, Codec]) -> None:
+    """Words and answers of trained pictures become the codes of their tokenizers, turned at random: what decodes alike
+    is read and answered alike from the start."""
+    embedding = cast(PlacedEmbedding, backbone.embedding)
+    for name, codec in codecs.items():
+        if not isinstance(codec, Pictures):
+            continue
+        tokenizer = cast(ImageTokenizer, codec.tokenizer)
+        codes = tokenizer.quantizer.codes(torch.arange(tokenizer.vocab_size)).float()
+        codes = (codes - codes.mean(0)) / codes.std()
+        for table in (embedding.table(name), embedding.answer_table(name)):
+            turn = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
+            table.copy_(table.std() * (codes @ turn))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback
@@ -20,13 +20,11 @@ from mmmask.parallelize import whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
 from mmmask.synthesis.any_to_any import Decoder
-from mmmask.tokenizers import ImageTokenizer
 from mmmask.tokenizers.codec import Codec
-from mmmask.tokenizers.pictures import Pictures
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
 from mmmask.tokens import Data
-from mmmask.transformer import AmongTargets, MaskedTransformer, PlacedEmbedding
-from tasks.beginning import begin_from
+from mmmask.transformer import AmongTargets, MaskedTransformer
+from tasks.beginning import begin_as_codes, begin_from
 from tasks.codec_task import CodecTask
 from tasks.optimizing import Decay, adamw
 from tasks.pictures import show
@@ -44,22 +42,6 @@ class Example:
 
     given: list[str]
     wanted: list[str]
-
-
-@torch.no_grad()
-def begin_as_codes(backbone: MaskedTransformer, codecs: Mapping[str, Codec]) -> None:
-    """Words and answers of trained pictures become the codes of their tokenizers, turned at random: what decodes alike
-    is read and answered alike from the start."""
-    embedding = cast(PlacedEmbedding, backbone.embedding)
-    for name, codec in codecs.items():
-        if not isinstance(codec, Pictures):
-            continue
-        tokenizer = cast(ImageTokenizer, codec.tokenizer)
-        codes = tokenizer.quantizer.codes(torch.arange(tokenizer.vocab_size)).float()
-        codes = (codes - codes.mean(0)) / codes.std()
-        for table in (embedding.table(name), embedding.answer_table(name)):
-            turn = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
-            table.copy_(table.std() * (codes @ turn))
 
 
 class CrossModal(CodecTask):

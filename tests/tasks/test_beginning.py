@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_any_to_any import WORDS
+from small_generators import tokenizer_of
 
 from mmmask.cli import main
 from mmmask.metrics import EncoderClassifier
@@ -15,7 +17,9 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model, build, write
 from mmmask.synthesis import ImageGenerator
 from mmmask.synthesis.target import Target
+from mmmask.tokenizers import Pictures, Words
 from mmmask.transformer import ENAT, AutoNAT, FourM, MaskedTransformer
+from tasks.beginning import begin_as_codes
 from tasks.finished import model_of
 from tasks.image_synthesis import ImageSynthesis
 
@@ -125,3 +129,20 @@ def test_nobody_else_defines_encode_and_decode_of_asked_tokens():
                 if "known" in arguments.get("encode", ()) and {"asked", "memory"} <= arguments.get("decode", set()):
                     found.append(node.name)
     assert found == ["MaskedTransformer"]
+
+
+def test_words_of_pictures_begin_as_alike_as_the_codes_of_their_tokenizer():
+    torch.manual_seed(0)
+    pictures = Pictures(build(tokenizer_of(8, 2)))
+    words = Words(WORDS, 8)
+    backbone = FourM([pictures.modality("picture"), words.modality("caption")], 32, 1, 1, 2, answer_std=0.1)
+    captions = backbone.embedding.table("caption").clone()
+    begin_as_codes(backbone, {"picture": pictures, "caption": words})
+    codes = pictures.tokenizer.quantizer.codes(torch.arange(24))
+    pairs = tuple(torch.triu_indices(24, 24, 1))
+    alike = torch.cdist(codes, codes)[pairs]
+    for table, std in ((backbone.embedding.table, 0.02), (backbone.embedding.answer_table, 0.1)):
+        found = torch.cdist(table("picture"), table("picture"))[pairs]
+        assert torch.corrcoef(torch.stack([alike, found]))[0, 1] > 0.8
+        assert table("picture").std().item() == pytest.approx(std, rel=0.3)
+    assert torch.equal(backbone.embedding.table("caption"), captions)

@@ -26,9 +26,8 @@ from mmmask.masking import Component, DirichletMask
 from mmmask.metrics import Recall
 from mmmask.pretrained.model_files import Model, build, read, write
 from mmmask.synthesis import Autoregressive, log_likelihoods
-from mmmask.tokenizers import Pictures, Words
 from mmmask.transformer import FourM
-from tasks.cross_modal import CrossModal, Example, begin_as_codes
+from tasks.cross_modal import CrossModal, Example
 from tasks.finished import model_of
 from tasks.retrieving import Retrieval
 from tasks.training.randomness import Randomness
@@ -503,20 +502,3 @@ def test_what_does_not_fit_is_told():
     del batch["caption"]
     with pytest.raises(UserError, match="the batch has no 'caption' for modality caption"):
         task().model.read(batch)
-
-
-def test_words_of_pictures_begin_as_alike_as_the_codes_of_their_tokenizer():
-    seed_everything(0, verbose=False)
-    pictures = Pictures(build(tokenizer_of(8, 2)))
-    words = Words(WORDS, 8)
-    backbone = FourM([pictures.modality("picture"), words.modality("caption")], 32, 1, 1, 2, answer_std=0.1)
-    captions = backbone.embedding.table("caption").clone()
-    begin_as_codes(backbone, {"picture": pictures, "caption": words})
-    codes = pictures.tokenizer.quantizer.codes(torch.arange(24))
-    pairs = tuple(torch.triu_indices(24, 24, 1))
-    alike = torch.cdist(codes, codes)[pairs]
-    for table, std in ((backbone.embedding.table, 0.02), (backbone.embedding.answer_table, 0.1)):
-        found = torch.cdist(table("picture"), table("picture"))[pairs]
-        assert torch.corrcoef(torch.stack([alike, found]))[0, 1] > 0.8
-        assert table("picture").std().item() == pytest.approx(std, rel=0.3)
-    assert torch.equal(backbone.embedding.table("caption"), captions)
