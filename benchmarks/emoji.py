@@ -8,6 +8,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
+from draws import draws
 from hog import hog, logistic_regression
 from runs import SETS, call
 
@@ -70,9 +71,8 @@ def styles(batch):
 def expected(model, given, target):
     """The mean picture of several draws of all tokens at once, scaled up."""
     model.decoders[target] = Sampler(FourMSchedule(model.catalogue[target].length, 1))
-    count = len(next(iter(given.values())))
-    drawn = [model.predict(given, [target], range(draw * count, (draw + 1) * count))[target] for draw in range(DRAWS)]
-    return F.interpolate(torch.stack(drawn).mean(0), (SIZE, SIZE), mode="bilinear")
+    drawn = torch.stack(list(draws(model, given, target, DRAWS)))
+    return F.interpolate(drawn.mean(0), (SIZE, SIZE), mode="bilinear")
 
 
 def scores(model):

@@ -11,6 +11,7 @@ import statistics
 import numpy as np
 import torch
 import torch.nn.functional as F
+from draws import draws
 from runs import SETS, call
 
 from datamodules import Image, Json, ShardData, Text
@@ -95,15 +96,12 @@ def share(found, truth):
 def scores(model):
     """All numbers of a model."""
     test = samples("test")
-    count = len(test["alphabet"])
     model.decoders["ink"] = Sampler(FourMSchedule(model.catalogue["ink"].length, 8, "cosine"))
-    given = {"strokes": test["strokes"]}
-    drawn = [model.predict(given, ["ink"], range(n * count, (n + 1) * count))["ink"] for n in range(DRAWS)]
+    drawn = draws(model, {"strokes": test["strokes"]}, "ink", DRAWS)
     ink = torch.stack([picture.float() for picture in drawn]).mean(0) > 0.5
     truth = [along(drawing) for drawing in test["strokes"]]
     distances = []
-    for n in range(4):
-        found = model.predict({"pixels": test["image"]}, ["strokes"], range(n * count, (n + 1) * count))["strokes"]
+    for found in draws(model, {"pixels": test["image"]}, "strokes", 4):
         distances += [apart(along(mine), theirs) for mine, theirs in zip(found, truth, strict=True)]
     result = {
         "strokes -> ink, overlap": overlap(ink, model.codec("ink").bits(test["ink_image"])[:, None].bool()),

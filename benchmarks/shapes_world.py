@@ -8,6 +8,7 @@ tokens at once, boxes and captions the likeliest words.
 
 import torch
 import torch.nn.functional as F
+from draws import draws
 from runs import call
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.text import WordErrorRate
@@ -63,8 +64,8 @@ def scores(model):
         model.decoders[name] = Sampler(FourMSchedule(model.catalogue[name].length, 1))
     model.decoders |= {name: Autoregressive(temperature=0.0) for name in ("boxes", "text")}
     predicted = {name: model.predict(pixels, [name])[name] for name in ("boxes", "text")}
-    predicted["depth"] = torch.stack(list(draws(model, pixels, "depth"))).mean(0)
-    votes = sum(F.one_hot(classes.long(), CLASSES) for classes in draws(model, pixels, "segmentation"))
+    predicted["depth"] = torch.stack(list(draws(model, pixels, "depth", DRAWS))).mean(0)
+    votes = sum(F.one_hot(classes.long(), CLASSES) for classes in draws(model, pixels, "segmentation", DRAWS))
     predicted["segmentation"] = votes.argmax(-1)
     found = {}
     for name in WANTED:
@@ -75,13 +76,6 @@ def scores(model):
         found[f"pixels -> {name}, of the attainable"] = score / attainable
     exact = [mine == theirs for mine, theirs in zip(predicted["text"], truth["text"], strict=True)]
     return found | {"captions without a mistake": sum(exact) / len(exact)}
-
-
-def draws(model, given, name):
-    """Answers with different seeds."""
-    count = len(next(iter(given.values())))
-    for draw in range(DRAWS):
-        yield model.predict(given, [name], range(draw * count, (draw + 1) * count))[name]
 
 
 def explained(found, truth):
