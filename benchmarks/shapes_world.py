@@ -8,7 +8,7 @@ tokens at once, boxes and captions the likeliest words.
 
 import torch
 import torch.nn.functional as F
-from draws import draws
+from draws import draws_at_once
 from runs import call
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.text import WordErrorRate
@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from datamodules import Array, Image, ShapesWorldData, Text
 from datamodules.shapes_world_data import ensure_shapes_world
-from mmmask.synthesis import Autoregressive, FourMSchedule, Sampler
+from mmmask.synthesis import Autoregressive
 from tasks.finished import model_of
 
 TRAIN, TEST, DRAWS = 20_000, 500, 16
@@ -60,12 +60,10 @@ def scores(model):
     """All numbers of a model."""
     truth = samples()
     pixels = {"pixels": truth["rgb"]}
-    for name in ("depth", "segmentation"):
-        model.decoders[name] = Sampler(FourMSchedule(model.catalogue[name].length, 1))
     model.decoders |= {name: Autoregressive(temperature=0.0) for name in ("boxes", "text")}
     predicted = {name: model.predict(pixels, [name])[name] for name in ("boxes", "text")}
-    predicted["depth"] = torch.stack(list(draws(model, pixels, "depth", DRAWS))).mean(0)
-    votes = sum(F.one_hot(classes.long(), CLASSES) for classes in draws(model, pixels, "segmentation", DRAWS))
+    predicted["depth"] = sum(draws_at_once(model, pixels, "depth", DRAWS)) / DRAWS
+    votes = sum(F.one_hot(classes.long(), CLASSES) for classes in draws_at_once(model, pixels, "segmentation", DRAWS))
     predicted["segmentation"] = votes.argmax(-1)
     found = {}
     for name in WANTED:

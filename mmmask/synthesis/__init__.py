@@ -5,7 +5,7 @@ from mmmask.synthesis.any_to_any import AnyToAny
 from mmmask.synthesis.autoregressive import Autoregressive
 from mmmask.synthesis.fourm_schedule import FourMSchedule
 from mmmask.synthesis.generator import Conditions, Context, ImageGenerator
-from mmmask.synthesis.likelihood import log_likelihoods
+from mmmask.synthesis.likelihood import log_chances, log_likelihoods
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Confident, Order, Shuffled, Spread
 from mmmask.synthesis.policy import Policy
@@ -49,5 +49,6 @@ __all__ = [
     "Spread",
     "Step",
     "Target",
+    "log_chances",
     "log_likelihoods",
 ]

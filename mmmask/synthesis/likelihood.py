@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmmask.errors import UserError
 from mmmask.heads import answers
 from mmmask.synthesis.any_to_any import AnyToAny
 from mmmask.synthesis.target import Target
@@ -37,18 +38,32 @@ def log_likelihoods(
     return found.cpu()
 
 
+@torch.no_grad()
+def log_chances(model: AnyToAny, given: Mapping[str, Any], target: str) -> Tensor:
+    """Log-probabilities `(N, L, V)` of each word at each place of a grid that is asked all at once: answers drawn from
+    them are independent in their places, and as many as are wanted cost no further pass."""
+    modality, given_tokens = model.catalogue[target], model.known(given)
+    if modality.kind == "sequence":
+        raise UserError(f"log_chances: {target} is a sequence, whose words depend on those before; take a grid.")
+    count = len(next(iter(given_tokens.values())).modality)
+    known = model.conditions(given_tokens, count, target).parts[0]
+    parts = _rows(known, AT_ONCE // modality.length)
+    return torch.cat([_at_once(model, target, some) for some in parts]).cpu()
+
+
+def _at_once(model: AnyToAny, name: str, known: TokenSet) -> Tensor:
+    target, length = Target(model.backbone, name), model.catalogue[name].length
+    blank = torch.full((len(known.modality), length), BLANK, device=model.device)
+    place = torch.arange(length, device=model.device).expand(len(blank), -1)
+    features = model.backbone.decode(target.tokens(blank).select(place), model.backbone.encode(known))
+    return target.words(features).float().log_softmax(-1)
+
+
 def _of_grids(model: AnyToAny, name: str, known: TokenSet, ids: Tensor, length: Tensor) -> Tensor:
-    target, found = Target(model.backbone, name), []
     place = torch.arange(ids.shape[1], device=ids.device)
     meant = place < length[:, None]  # (C, L)
-    for rows in torch.arange(len(known.modality), device=ids.device).split(max(1, AT_ONCE // ids.numel())):
-        tokens = target.tokens(torch.full((len(rows), len(place)), BLANK, device=ids.device))
-        asked = place.expand(len(rows), -1)
-        memory = model.backbone.encode(_some(known, rows))
-        features = model.backbone.decode(tokens.select(asked), memory)
-        chances = target.words(features).float().log_softmax(-1)  # (n, L, V)
-        found.append((chances[:, place, ids] * meant).sum(-1))
-    return torch.cat(found)
+    parts = _rows(known, AT_ONCE // ids.numel())
+    return torch.cat([(_at_once(model, name, some)[:, place, ids] * meant).sum(-1) for some in parts])
 
 
 def _of_words(model: AnyToAny, name: str, known: TokenSet, ids: Tensor, length: Tensor) -> Tensor:
@@ -68,6 +83,12 @@ def _of_words(model: AnyToAny, name: str, known: TokenSet, ids: Tensor, length: 
         chances = answers.logits(model.embedding, name, features).float().log_softmax(-1)
         found.append((chances.gather(2, wanted[..., None])[..., 0] * asked.is_valid()).sum(1))
     return torch.stack(found)
+
+
+def _rows(known: TokenSet, at_once: int) -> Iterator[TokenSet]:
+    """A few samples after the other."""
+    for rows in torch.arange(len(known.modality), device=known.modality.device).split(max(1, at_once)):
+        yield _some(known, rows)
 
 
 def _some(known: TokenSet, rows: Tensor) -> TokenSet:

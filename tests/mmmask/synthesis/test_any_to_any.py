@@ -6,7 +6,7 @@ from small_any_to_any import NAMES, TEXTS, codecs, pictures, small_any_to_any
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
-from mmmask.synthesis import AnyToAny, Autoregressive, CosineSchedule, Sampler, log_likelihoods
+from mmmask.synthesis import AnyToAny, Autoregressive, CosineSchedule, Sampler, log_chances, log_likelihoods
 from mmmask.transformer import AmongTargets, FourM
 
 
@@ -118,6 +118,19 @@ def test_the_likelihoods_of_a_grid_are_those_of_its_words(model):
     assert_close(names.exp().sum(1), torch.ones(3))  # all the names there are
     alone = log_likelihoods(model, {"caption": TEXTS[1:2]}, "ink", ink[2:3], about=False)
     assert_close(alone[0, 0], found[1, 2])
+
+
+def test_chances_of_a_grid_are_those_that_likelihoods_add_up(model):
+    ink = (pictures(4, 1) > 0.5).float()
+    chances = log_chances(model, {"caption": TEXTS}, "ink")
+    ids = torch.from_numpy(model.codec("ink").encode(ink).ids)
+    added = torch.stack([chances[:, range(chances.shape[1]), some].sum(1) for some in ids], 1)
+    assert_close(added, log_likelihoods(model, {"caption": TEXTS}, "ink", ink, about=False))
+
+
+def test_chances_of_a_sequence_are_refused(model):
+    with pytest.raises(UserError, match="caption is a sequence, whose words depend on those before"):
+        log_chances(model, {"pixels": pictures()}, "caption")
 
 
 @pytest.mark.parametrize(
