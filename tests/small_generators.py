@@ -5,7 +5,7 @@ import torch
 from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model, build, write
 from mmmask.synthesis import ImageGenerator
-from mmmask.transformer import ENAT, AutoNAT, MaskedTransformer, Stack, TokenEmbedding
+from mmmask.transformer import ENAT, AutoNAT, FourM
 
 MODES = ["joint", "read", "cross"]
 WORDS, CLASSES = 11, torch.tensor([0, 1, 2, 3])
@@ -20,8 +20,8 @@ def small_generator(mode, length):
     elif mode == "read":
         backbone = ENAT(WORDS, length, 4, encoder_depth=2, decoder_depth=2, dropout=0.0, **sizes)
     else:
-        embedding = TokenEmbedding([Modality("image", length, WORDS), Modality("class", 1, 4, kind="set")], 16)
-        backbone = MaskedTransformer(embedding, Stack(2, **sizes), Stack(2, **sizes, reads="cross"), "cross")
+        modalities = [Modality("image", length, WORDS), Modality("class", 1, 4, kind="set")]
+        backbone = FourM(modalities, encoder_depth=2, decoder_depth=2, **sizes)
     model = ImageGenerator(backbone)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

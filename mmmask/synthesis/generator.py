@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
-from mmmask.heads import TokenLogits
+from mmmask.heads import TokenLogits, answers
 from mmmask.tokens import BLANK, Memory, Split, TokenSet, rows, tokens_of, vectors_of
-from mmmask.transformer import Condition, MaskedTransformer
+from mmmask.transformer import Condition, MaskedTransformer, PlacedEmbedding
 from mmmask.transformer.caches import Cache
 
 
@@ -47,20 +47,28 @@ Given = Tensor | Conditions  # classes (B,), text vectors (B, n, channels), or c
 
 
 class ImageGenerator(nn.Module):
-    """Answers for the asked among the image tokens `(B, L)`, given the known ones and a class or text."""
+    """Answers for the asked among the image tokens `(B, L)`, given the known ones and a class or text.
 
-    def __init__(self, backbone: MaskedTransformer, image: str = "image") -> None:
+    The image is the one grid of words that the backbone has; the other modality is what images follow.
+    """
+
+    def __init__(self, backbone: MaskedTransformer) -> None:
         super().__init__()
-        self.modality = backbone.embedding.catalogue[image]
-        if self.modality.vocab_size is None:
-            raise UserError(f"ImageGenerator: '{image}' has continuous tokens; it needs ids to generate.")
+        catalogue = backbone.embedding.catalogue
+        grids = [m for m in catalogue.modalities if m.kind == "grid" and m.vocab_size]
+        if len(grids) != 1 or len(catalogue.names) > 2:
+            raise UserError(
+                "ImageGenerator: a backbone for images has one grid of tokens with ids, and at most one modality that "
+                f"images follow; this one has {', '.join(map(str, catalogue.modalities))}."
+            )
+        self.modality = grids[0]
         if backbone.mode == "joint" and len(backbone.encoder.blocks):
             raise UserError("ImageGenerator: a backbone of mode joint takes all tokens at once; give it no encoder.")
-        self.backbone = backbone
-        self.head = TokenLogits(backbone.norm.normalized_shape[0], self.modality.vocab_size)
-        names = backbone.embedding.catalogue.names
-        self.number = names.index(image)
-        others = [name for name in names if name != image]
+        self.backbone, self.number = backbone, catalogue.number(self.modality.name)
+        if not isinstance(backbone.embedding, PlacedEmbedding):  # whose answers have words of their own
+            assert self.modality.vocab_size
+            self.head = TokenLogits(backbone.norm.normalized_shape[0], self.modality.vocab_size)
+        others = [name for name in catalogue.names if name != self.modality.name]
         self.source = others[0] if others else "class"
 
     @property
@@ -91,7 +99,10 @@ class ImageGenerator(nn.Module):
         catalogue = self.backbone.embedding.catalogue
         of, number = catalogue[self.source], catalogue.number(self.source)
         if not given.is_floating_point():
-            return Context(tokens_of(given[:, None], number), None)
+            tokens = tokens_of(given[:, None], number)
+            if isinstance(self.backbone.embedding, PlacedEmbedding):  # no word for no class: then there is no token
+                tokens = replace(tokens, valid=given[:, None] != BLANK)
+            return Context(tokens, None)
         if given.shape[1:] != (of.length, of.channels):
             raise UserError(
                 f"text vectors have the shape {tuple(given.shape[1:])}, the model is made for {of.length} of "
@@ -178,6 +189,8 @@ class ImageGenerator(nn.Module):
 
     def words(self, features: Tensor) -> Tensor:
         """Logits of features."""
+        if isinstance(self.backbone.embedding, PlacedEmbedding):
+            return answers.logits(self.backbone.embedding, self.modality.name, features)
         table = self.backbone.embedding.table(self.modality.name).detach()  # as published: learned as input alone
         return self.head(features, table)
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmmask.errors import UserError
-from mmmask.heads import answers
 from mmmask.synthesis.generator import Conditions, Context, Given, ImageGenerator
 from mmmask.tokens import Memory, Split, TokenSet
 from mmmask.transformer.caches import Cache
@@ -28,7 +27,7 @@ class Target(ImageGenerator):
         self.modality, self.number = embedding.catalogue[name], embedding.catalogue.number(name)
         if self.modality.vocab_size is None or self.modality.kind == "sequence":
             raise UserError(f"Target: {name} is no grid of tokens with ids.")
-        self.backbone, self.source, self.embedding = backbone, "conditions", [embedding]
+        self.backbone, self.source = backbone, "conditions"
 
     @property
     def classes(self) -> int | None:
@@ -61,9 +60,6 @@ class Target(ImageGenerator):
             first = condition.select(torch.arange(width, device=given.position.device).expand(len(rest.modality), -1))
             found.append(_widened(self.backbone.encode(first.concat(rest)), len(rest), len(given) - width))
         return Memory(torch.cat([part.features for part in found]), TokenSet.below([part.tokens for part in found]))
-
-    def words(self, features: Tensor) -> Tensor:
-        return answers.logits(self.embedding[0], self.modality.name, features)
 
 
 def _widened(memory: Memory, after: int, more: int) -> Memory:

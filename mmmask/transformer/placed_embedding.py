@@ -76,7 +76,9 @@ class PlacedEmbedding(Vocabularies):
     def forward(self, known: TokenSet) -> Tensor:
         """Features `(B, N, dim)` of known tokens."""
         places = self.places(known)
-        words = self.words(self.row(known)) if self.words.num_embeddings else torch.zeros_like(places)
+        words = torch.zeros_like(places)
+        if self.words.num_embeddings:
+            words = self.words(self.row(known).clamp(min=0))  # padding may be BLANK
         return self.with_values(words, known) + places
 
     def asked(self, asked: TokenSet) -> Tensor:

@@ -8,7 +8,7 @@ from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.synthesis import ImageGenerator
 from mmmask.tokens import BLANK, Split, tokens_of
-from mmmask.transformer import ENAT, AutoNAT, Causal, MaskedTransformer, Stack, Style, TokenEmbedding
+from mmmask.transformer import ENAT, AutoNAT, Causal, FourM, MaskedTransformer, Stack, Style, TokenEmbedding
 
 WORDS, LENGTH = 11, 9
 
@@ -153,6 +153,7 @@ def test_dropout_is_for_the_modalities_it_names():
         (lambda e: MaskedTransformer(e, Stack(1, 16, 2), Stack(1, 16, 2), "read"), "mode read cannot read='no'"),
         (lambda e: MaskedTransformer(e, Stack(0, 16, 2), Stack(1, 16, 2, Style(adaptive=True))), "give both or none"),
         (lambda e: ImageGenerator(MaskedTransformer(e, Stack(1, 16, 2), Stack(1, 16, 2))), "give it no encoder"),
+        (lambda e: ImageGenerator(FourM([Modality("a", 16, 4), Modality("b", 9, 4)], 16, 1, 1, 2)), "has one grid"),
         (lambda e: TokenEmbedding(e.catalogue.modalities, 8, {"text": 0.1}), "no modality 'text' here, only image"),
         (lambda e: e.check("image", torch.tensor([[3, WORDS]])), "token id 11 of image lies outside .* 0..10"),
         (lambda e: e.check("image", torch.tensor([[-2]])), "token id -2"),
