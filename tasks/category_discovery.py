@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,19 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmmask.discovery import GET, MMGCD, UNLABELLED, Fusion, KMeans, LearnedFusion, MeanFusion, SimGCD
+from mmmask.discovery import GET, MMGCD, UNLABELLED, Encoder, Fusion, KMeans, LearnedFusion, MeanFusion, SimGCD
 from mmmask.discovery.discoverer import Adapter, Discoverer
 from mmmask.discovery.output_space import sharpened
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
 from mmmask.heads import DiscoveryHead
-from mmmask.modalities import Modality
-from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.ranks import sum_over_ranks
-from mmmask.transformer import MaskedTransformer
+from mmmask.transformer import add_low_rank
 from tasks.batches import entry
 from tasks.beginning import begin_from
-from tasks.codec_task import CodecTask, decodes
+from tasks.codec_task import CodecTask
 from tasks.judging import SHORT, Judged
 from tasks.optimizing import Decay, adamw
 
@@ -38,12 +35,10 @@ class CategoryDiscovery(CodecTask):
     of training (`data.val_train: true`). Nothing is chosen by what validations say: the last weights count.
 
     Args:
-        modalities: the codec of each, under the name it has in the model to begin with.
-        backbone: made for these modalities (FourM); what of it decodes stays as it is.
+        encoder: what sees the samples (BackboneEncoder, Towers).
         classes: K, old and new together.
         protocol: file that says which samples are labelled; `mmmask protocol` writes it.
         objective: what is learned (SimGCD, GET, MMGCD).
-        looks: which modalities are looked at together, by a name of yours (default: each by itself).
         fusion: one prediction of all looks (MeanFusion, ConfidenceFusion).
         width: numbers of a feature.
         projector_width: numbers that are contrasted, made of a feature.
@@ -51,8 +46,9 @@ class CategoryDiscovery(CodecTask):
         features_first: share of the training in which features alone are learned, by the objective's contrast; then
             prototypes begin as the clusters of the training samples. 0: both from the start.
         teacher_warmup: share of the training in which teachers grow sure, from when there are prototypes.
-        train_blocks: only the last blocks of the encoder learn, so many (default: all, and the embedding).
-        backbone_rate: share of the learning rate that the backbone has.
+        train_blocks: only the last blocks of the encoder learn, so many (default: all of it).
+        low_rank: of the blocks of the encoder, only products of this rank beside their matrices learn (LoRA).
+        encoder_rate: share of the learning rate that the encoder has.
         label: entry of a batch with classes, for validations.
         seed: of the clustering.
         lr: peak learning rate.
@@ -60,19 +56,17 @@ class CategoryDiscovery(CodecTask):
         weight_decay: on matrices; biases and norms do not decay.
         warmup_steps: linear growth of the learning rate.
         decay: what follows: constant, or cosine to zero.
-        init_from: run folder, or exported model, with whose backbone this one begins.
+        init_from: run folder, or exported model, with whose backbone that of the encoder begins.
     """
 
     model: Discoverer
 
     def __init__(
         self,
-        modalities: dict[str, Codec],
-        backbone: Callable[[Sequence[Modality]], MaskedTransformer],
+        encoder: Encoder,
         classes: int,
         protocol: Path,
         objective: SimGCD | GET | MMGCD,
-        looks: dict[str, list[str]] | None = None,
         fusion: Fusion | None = None,
         width: int = 128,
         projector_width: int = 128,
@@ -80,7 +74,8 @@ class CategoryDiscovery(CodecTask):
         features_first: float = 0.0,
         teacher_warmup: float = 0.15,
         train_blocks: int | None = None,
-        backbone_rate: float = 1.0,
+        low_rank: int | None = None,
+        encoder_rate: float = 1.0,
         label: str = "label",
         seed: int = 0,
         lr: float = 1e-3,
@@ -93,72 +88,71 @@ class CategoryDiscovery(CodecTask):
         super().__init__()
         self.protocol = Protocol.read(protocol)
         self.places = self.protocol.numbers()
-        groups = looks or {name: [name] for name in modalities}
-        self._check(classes, groups, objective, fusion, features_first, teacher_warmup, backbone_rate)
-        self.backbone = backbone([codec.modality(name) for name, codec in modalities.items()])
-        self.adapters = torch.nn.ModuleDict({name: Adapter(self.backbone.encoder.dim, width) for name in groups})
+        looks = list(encoder.widths)
+        self._check(classes, looks, objective, fusion, features_first, teacher_warmup, encoder_rate)
+        self.encoder = encoder
+        self.adapters = torch.nn.ModuleDict({name: Adapter(size, width) for name, size in encoder.widths.items()})
         self.head = DiscoveryHead(width, classes, projector_width, projector_hidden)
-        self.__dict__["codecs"] = modalities  # no children: they are not trained
-        fusion = fusion or MeanFusion()
+        self.__dict__["codecs"] = encoder.codecs
         adapters = cast(Mapping[str, Adapter], self.adapters)
-        self.__dict__["model"] = Discoverer(self.backbone, modalities, groups, adapters, self.head, fusion)
+        self.__dict__["model"] = Discoverer(encoder, adapters, self.head, fusion or MeanFusion())
         self.objective, self.classes, self.label, self.seed = objective, classes, label, seed
         self.features_first, self.teacher_warmup = features_first, teacher_warmup
-        self.backbone_rate = backbone_rate
+        self.low_rank, self.encoder_rate = low_rank, encoder_rate
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.decay, self.init_from = warmup_steps, decay, init_from
-        self._freeze(train_blocks)
-        self.judged = torch.nn.ModuleList(Judged(self.protocol.old, list(groups)) for _ in SETS)
+        if train_blocks is not None and low_rank is not None:
+            raise UserError("CategoryDiscovery: give train_blocks or low_rank, not both.")
+        if train_blocks is not None:
+            encoder.train_last(train_blocks)
+        self.judged = torch.nn.ModuleList(Judged(self.protocol.old, looks) for _ in SETS)
         self._known = 0  # labelled samples in the first validation data
         self._begun = -1  # the step at which prototypes began
 
     def _check(
         self,
         classes: int,
-        groups: dict[str, list[str]],
+        looks: list[str],
         objective: SimGCD | GET | MMGCD,
         fusion: Fusion | None,
         features_first: float,
         teacher_warmup: float,
-        backbone_rate: float,
+        encoder_rate: float,
     ) -> None:
         if classes < len(self.protocol.old):
             raise UserError(
                 f"CategoryDiscovery: classes is {classes}, but the protocol knows {len(self.protocol.old)} old ones; "
                 "give as many as there are, old and new."
             )
-        if len(groups) < 2 and not isinstance(objective, SimGCD):
+        if len(looks) < 2 and not isinstance(objective, SimGCD):
             raise UserError(
                 f"CategoryDiscovery: {type(objective).__name__} ties two or more looks together, here is one "
-                f"({next(iter(groups))}); take SimGCD, or give more modalities."
+                f"({looks[0]}); take SimGCD, or give more modalities."
             )
         if isinstance(fusion, LearnedFusion):
             raise UserError(
                 "CategoryDiscovery: LearnedFusion is fitted after training; take Mean- or ConfidenceFusion."
             )
-        if not 0 <= features_first < 1 or not 0 < teacher_warmup <= 1 or not 0 < backbone_rate <= 1:
+        if not 0 <= features_first < 1 or not 0 < teacher_warmup <= 1 or not 0 < encoder_rate <= 1:
             raise UserError(
-                "CategoryDiscovery: features_first is a share from 0 to below 1, teacher_warmup and backbone_rate "
-                f"above 0 to 1; they are {features_first}, {teacher_warmup} and {backbone_rate}."
+                "CategoryDiscovery: features_first is a share from 0 to below 1, teacher_warmup and encoder_rate "
+                f"above 0 to 1; they are {features_first}, {teacher_warmup} and {encoder_rate}."
             )
 
-    def _freeze(self, train_blocks: int | None) -> None:
-        depth = len(self.backbone.encoder.blocks)
-        if train_blocks is not None and not 0 <= train_blocks <= depth:
-            raise UserError(f"CategoryDiscovery: train_blocks is {train_blocks}; the encoder has {depth}.")
-        for name, weight in self.backbone.named_parameters():
-            block = re.match(r"encoder\.blocks\.(\d+)\.", name)
-            low = int(block[1]) < depth - (train_blocks or 0) if block else not name.startswith("handover.")
-            weight.requires_grad_(not decodes(name) and not (train_blocks is not None and low))
-
     def setup(self, stage: str) -> None:
-        begin_from(self, self.backbone, self.init_from, stage)
+        if self.init_from is not None:
+            if (backbone := self.model.backbone) is None:
+                raise UserError("CategoryDiscovery: init_from fills a backbone; Towers bring weights of their own.")
+            begin_from(self, backbone, self.init_from, stage)
+        if self.low_rank is not None:
+            self.encoder.requires_grad_(False)
+            add_low_rank((block for stack in self.encoder.stacks() for block in stack), self.low_rank)
 
     def configure_optimizers(self) -> Any:
         if self.trainer.estimated_stepping_batches == float("inf"):
             raise UserError("CategoryDiscovery: nothing says when the training ends; set trainer.max_steps.")
         settings = self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay
-        return adamw(self, self, *settings, rates=lambda name: self.backbone_rate if name.startswith("back") else 1.0)
+        return adamw(self, self, *settings, rates=lambda name: self.encoder_rate if name.startswith("enc") else 1.0)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Once features were learned alone, prototypes begin as clusters; before, and if not, as they were made."""
@@ -226,9 +220,10 @@ class CategoryDiscovery(CodecTask):
     def _judge(self, judged: Any, batch: dict[str, Any], spare_labelled: bool = False) -> None:
         labels, (logits, there) = self._there(entry(self, batch, self.label)), self.model(batch)
         if not (seen := there.any(0)).all():
+            key, looks = batch["key"][int((~seen).int().argmax())], ", ".join(self.encoder.widths)
             raise UserError(
-                f"sample '{batch['key'][int((~seen).int().argmax())]}' has none of {', '.join(self.model.groups)} (an "
-                "empty text is none): no class can be found for it; leave it out."
+                f"sample '{key}' has none of {looks} (an empty text is none): no class can be found for it; leave it "
+                "out."
             )
         counted = labels >= 0
         if spare_labelled:

@@ -11,8 +11,6 @@ from torch import Tensor
 from mmmask.tokenizers.codec import Codec
 from tasks.finished import fingerprints, same_codecs
 
-DECODING = ("decoder", "norm", "embedding.answers", "embedding.unknown", "embedding.learned_asked")
-
 
 class CodecTask(LightningModule):
     """Tokens are made on the CPU, and only they go to the device; a checkpoint knows with which codecs."""
@@ -32,8 +30,3 @@ class CodecTask(LightningModule):
 
     def _there(self, part: Tensor) -> Tensor:
         return part.to(self.device, non_blocking=True)
-
-
-def decodes(name: str) -> bool:
-    """Whether a weight of a backbone, by its name, has no part in encoding."""
-    return any(name == part or name.startswith(f"{part}.") for part in DECODING)

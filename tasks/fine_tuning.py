@@ -17,10 +17,10 @@ from mmmask.modalities import Modality
 from mmmask.synthesis import Recognition
 from mmmask.tokenizers.codec import Codec
 from mmmask.tokenizers.ranks import ranks, sum_over_ranks
-from mmmask.transformer import MaskedTransformer
+from mmmask.transformer import MaskedTransformer, decodes
 from tasks.batches import entry
 from tasks.beginning import begin_from
-from tasks.codec_task import CodecTask, decodes
+from tasks.codec_task import CodecTask
 from tasks.optimizing import Decay, adamw
 
 

@@ -12,13 +12,14 @@ import yaml
 from torch import nn
 
 from mmmask.discovery.discoverer import Adapter, Discoverer
+from mmmask.discovery.encoders import BackboneEncoder, Encoder
 from mmmask.errors import UserError
 from mmmask.heads import Alignment, DiscoveryHead, Readout
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
 from mmmask.synthesis import AnyToAny, ImageGenerator, Policy, Recognition
 from mmmask.tokenizers import ImageTokenizer
 from mmmask.tokenizers.codec import Codec
-from mmmask.transformer import MaskedTransformer
+from mmmask.transformer import MaskedTransformer, with_products
 from tasks.training import finding
 from tasks.training.ema import averaged
 from tasks.training.whole_files import WholeFiles
@@ -149,16 +150,16 @@ def _recognition(given: dict[str, Any], weights: dict[str, Any], content: Mappin
 
 
 def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
-    """The backbone of a run with its codecs, adapters, prototypes and fusion."""
-    backbone, codecs, settings = _with_codecs(given, weights, content, source)
-    groups = given.get("looks") or {name: [name] for name in codecs}
-    adapter = {"dim": backbone.encoder.dim, "width": given["width"]}
+    """The encoder of a run with its adapters, prototypes and fusion."""
+    weights = with_products(weights)
+    encoder, made = _encoder(given["encoder"], weights, content, source)
     head = {"dim": given["width"], "classes": given["classes"]}
     head |= {"width": given["projector_width"], "hidden": given["projector_hidden"]}
-    settings |= {
-        "groups": groups,
+    settings: dict[str, Any] = {
+        "encoder": made,
         "adapters": {
-            name: {"class_path": "mmmask.discovery.discoverer.Adapter", "init_args": adapter} for name in groups
+            name: {"class_path": "mmmask.discovery.discoverer.Adapter", "init_args": {"dim": dim, "width": head["dim"]}}
+            for name, dim in encoder.widths.items()
         },
         "head": {"class_path": "mmmask.heads.DiscoveryHead", "init_args": head},
         "fusion": given.get("fusion") or {"class_path": "mmmask.discovery.MeanFusion"},
@@ -167,15 +168,28 @@ def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping
         name: _trained(spec, f"adapters.{name}", weights, source) for name, spec in settings["adapters"].items()
     }
     model = Discoverer(
-        backbone,
-        codecs,
-        groups,
+        encoder,
         cast(dict[str, Adapter], adapters),
         cast(DiscoveryHead, _trained(settings["head"], "head", weights, source)),
         build(settings["fusion"], trusted=True),
     )
     spec: Spec = {"class_path": "mmmask.discovery.discoverer.Discoverer", "init_args": settings}
     return Model({"discoverer": model.eval()}, {"discoverer": spec})
+
+
+def _encoder(
+    given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path
+) -> tuple[Encoder, Spec]:
+    """What sees the samples, and how it is made."""
+    own = given.get("init_args") or {}
+    if "modalities" not in own:
+        encoder = _trained(given, "encoder", weights, source)
+        assert isinstance(encoder, Encoder)
+        return encoder, encoder.portable(given)
+    inner = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    backbone, codecs, settings = _with_codecs(own, inner, content, source)
+    made = {"modalities": settings["codecs"], "backbone": settings["backbone"], "looks": own.get("looks")}
+    return BackboneEncoder(codecs, backbone, own.get("looks")), {"class_path": given["class_path"], "init_args": made}
 
 
 def _with_codecs(

@@ -58,15 +58,15 @@ def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
     know_classes()
     model = model_of(run)
     discoverer = model.parts.get("discoverer")
-    found = discoverer or model.part("any_to_any", run)
+    found, names = discoverer or model.part("any_to_any", run), []
     if discoverer:
-        names = [name for own in discoverer.groups.values() for name in own]
+        entries = discoverer.encoder.entries()
     elif found.alignment is not None:
         names = list(found.alignment.names)
+        entries = [found.source(name) for name in names]
     else:
         raise UserError(f"{run} has no vectors to compare: train it with alignment.")
     readers = load_run(run)[1].modalities
-    entries = [found.codecs[name].entry(name) for name in names]
     sources = {entry: readers[entry] for entry in entries}
     loader = ShardData(data, sources, predict=data, missing="mask", allow="remote").predict_dataloader()
     parts: dict[str, list[np.ndarray]] = {}

@@ -1,24 +1,20 @@
-"""One backbone that looks at the modalities of samples, each by itself or some together, and places them in classes."""
+"""Looks at samples, each by itself, that place them in classes together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmmask.discovery.encoders import Encoder
 from mmmask.discovery.fusion import Fusion, weighted_mean
 from mmmask.discovery.looks import Looks
-from mmmask.errors import UserError
 from mmmask.heads import DiscoveryHead
-from mmmask.heads.readout import MeanPool
 from mmmask.modalities import entry_of
-from mmmask.synthesis.recognition import all_of
-from mmmask.tokenizers.codec import Codec, data_of
 from mmmask.tokenizers.ranks import sum_over_ranks
-from mmmask.tokens import TokenSet
 from mmmask.transformer import MaskedTransformer
 
 PACE = 0.05  # at which the running mean of features follows them
@@ -56,32 +52,21 @@ class Discoverer(nn.Module):
     """See `looks`, for training, and `forward`.
 
     Args:
-        backbone: with a place for each modality (FourM); its decoder is not used and may have no blocks.
-        codecs: of each modality, in the order in which the backbone numbers them.
-        groups: the modalities of each look; the tokens of several are encoded together.
+        encoder: what sees the samples.
         adapters: of each look.
         head: the projector and prototypes that all looks share.
         fusion: makes one prediction of all looks.
     """
 
-    def __init__(
-        self,
-        backbone: MaskedTransformer,
-        codecs: Mapping[str, Codec],
-        groups: Mapping[str, Sequence[str]],
-        adapters: Mapping[str, Adapter],
-        head: DiscoveryHead,
-        fusion: Fusion,
-    ) -> None:
+    def __init__(self, encoder: Encoder, adapters: Mapping[str, Adapter], head: DiscoveryHead, fusion: Fusion) -> None:
         super().__init__()
-        self.backbone, self.codecs, self.adapters = backbone, nn.ModuleDict(codecs), nn.ModuleDict(adapters)
-        self.head, self.fusion, self.pool = head, fusion, MeanPool()
-        self.catalogue, self.groups = backbone.embedding.catalogue, {name: list(own) for name, own in groups.items()}
-        for name, own in self.groups.items():
-            if not own:
-                raise UserError(f"looks: {name} looks at nothing; name the modalities it looks at.")
-            for modality in own:
-                self.catalogue.number(modality)  # refuses one it does not have
+        self.encoder, self.adapters, self.head, self.fusion = encoder, nn.ModuleDict(adapters), head, fusion
+        self.codecs = nn.ModuleDict(encoder.codecs)  # kept in a file with the rest
+
+    @property
+    def backbone(self) -> MaskedTransformer | None:
+        """That of the encoder, for others to begin with, if it has one."""
+        return getattr(self.encoder, "backbone", None)
 
     def looks(self, batch: Mapping[str, Any], views: int = 2) -> Looks:
         """What there is to learn from: all views that a batch holds."""
@@ -101,19 +86,10 @@ class Discoverer(nn.Module):
 
     def _features(self, batches: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """`(M, V, B, width)` of the views in `batches`, and which there are `(M, B)`."""
-        codecs = cast(Mapping[str, Codec], self.codecs)
-        names = [name for name in codecs if any(name in own for own in self.groups.values())]
-        views = [data_of(codecs, batch, names) for batch in batches]
         found, there = [], []
-        device = self.backbone.embedding.words.weight.device
-        for name, own in self.groups.items():
-            sets = [all_of(self.catalogue, {modality: data[modality] for modality in own}) for data in views]
-            tokens = TokenSet.below(sets).map(lambda part: part.to(device))
-            valid = tokens.is_valid()
-            features = self.backbone.encode(tokens).features[:, -len(tokens) :]  # registers lie before them
-            adapted = self.adapters[name](self.pool(features, valid), valid.any(1))
-            found.append(adapted.unflatten(0, (len(views), -1)))
-            there.append(valid.any(1).unflatten(0, (len(views), -1)).all(0))
+        for name, (vectors, has) in self.encoder(batches).items():
+            found.append(self.adapters[name](vectors, has).unflatten(0, (len(batches), -1)))
+            there.append(has.unflatten(0, (len(batches), -1)).all(0))
         return torch.stack(found), torch.stack(there)
 
 

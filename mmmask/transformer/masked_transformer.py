@@ -19,6 +19,7 @@ from mmmask.transformer.rules import AttentionRule, Scores, among_valid
 from mmmask.transformer.stack import Stack
 
 Mode = Literal["joint", "read", "cross"]
+DECODING = ("decoder", "norm", "embedding.answers", "embedding.unknown", "embedding.learned_asked")
 
 
 class Condition(NamedTuple):
@@ -186,6 +187,11 @@ class MaskedTransformer(nn.Module):
             n = len(self.registers)
             places = torch.cat([torch.zeros_like(places[:, :n]), places[:, n:]], 1)
         return self.handover(x) + places
+
+
+def decodes(name: str) -> bool:
+    """Whether a weight of a backbone, by its name, has no part in encoding."""
+    return any(name == part or name.startswith(f"{part}.") for part in DECODING)
 
 
 def _scores(rule: AttentionRule | None, asks: TokenSet, seen: TokenSet) -> Scores | None:

@@ -12,7 +12,7 @@ from quiet import QUIET
 from datamodules import Label, ShardData, Text
 from datamodules.selection import Labelled
 from mmmask.cli import main
-from mmmask.discovery import GET, MMGCD, ConfidenceFusion, LearnedFusion, SimGCD
+from mmmask.discovery import GET, MMGCD, BackboneEncoder, ConfidenceFusion, LearnedFusion, SimGCD, Towers, Vectors
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
 from mmmask.tokenizers import Words, learn_words
@@ -57,11 +57,11 @@ def data(shards, protocol, val=None, **settings):
     return ShardData(shards, readers, val=val, labelled=half, views=2, val_train=True, batch_size=40, **settings)
 
 
-def task(protocol, names="pq", objective=None, depth=1, **settings):
+def task(protocol, names="pq", objective=None, depth=1, looks=None, encoder=None, **settings):
     seed_everything(0, verbose=False)
+    codecs = {name: Words(VOCABULARY, WORDS) for name in names}
     return CategoryDiscovery(
-        {name: Words(VOCABULARY, WORDS) for name in names},
-        lambda modalities: FourM(modalities, 16, depth, 0, 2, word_std=0.7),
+        encoder or BackboneEncoder(codecs, lambda known: FourM(known, 16, depth, 0, 2, word_std=0.7), looks),
         **{"classes": CLASSES, "width": 16, "projector_width": 16, "projector_hidden": 32, "warmup_steps": 2}
         | {"objective": objective or MMGCD(), "lr": 3e-3, "protocol": protocol, **settings},
     )
@@ -148,8 +148,8 @@ def test_only_the_last_blocks_learn_if_so_asked(shards, protocol):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fit(model, data(shards, protocol), 2)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert {name.split(".")[3] for name in moved if name.startswith("backbone.encoder.blocks")} == {"2"}
-    assert not [name for name in moved if name.startswith("backbone.embedding")]
+    assert {name.split(".")[4] for name in moved if name.startswith("encoder.backbone.encoder.blocks")} == {"2"}
+    assert not [name for name in moved if name.startswith("encoder.backbone.embedding")]
     assert {"adapters.p.mean", "head.prototypes.weight"} <= moved
 
 
@@ -189,7 +189,8 @@ def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
         ({"looks": {"one": ["p"], "other": []}}, "other looks at nothing"),
         ({"fusion": LearnedFusion(2)}, "LearnedFusion is fitted after training"),
         ({"features_first": 1.0}, "features_first is a share"),
-        ({"train_blocks": 2}, "the encoder has 1"),
+        ({"train_blocks": 2}, "train_blocks is 2; there are 1 blocks"),
+        ({"train_blocks": 1, "low_rank": 2}, "train_blocks or low_rank, not both"),
     ],
 )
 def test_settings_that_cannot_be_are_told(protocol, settings, message):
@@ -228,50 +229,51 @@ def test_what_is_absent_is_never_seen(protocol):
         torch.testing.assert_close(model.model.fusion(logits, there)[:3], logits[0, :3])
 
 
-def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shards, protocol, tmp_path, capsys):
-    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
-    words = {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": WORDS}}
-    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 0, "heads": 2, "word_std": 0.7}
+def run_of(tmp_path, shards, protocol, encoder, **settings):
+    """The folder of a run of the command line."""
+    made = {
+        "encoder": encoder,
+        "objective": {"class_path": "mmmask.discovery.MMGCD", "init_args": {"evenness": 4.0}},
+        "protocol": str(protocol),
+        "classes": CLASSES,
+        "width": 16,
+        "projector_width": 16,
+        "projector_hidden": 32,
+        "lr": 3e-3,
+    }
+    readers = {n: {"class_path": "Text", "init_args": {"field": f"{n}.txt", "drop": 0.3}} for n in "pq"}
+    readers["label"] = {"class_path": "Label", "init_args": {"field": "json", "part": "label"}}
+    own = {"train": shards, "views": 2, "val_train": True, "batch_size": 40, "labelled": {"protocol": str(protocol)}}
     config = {
         "trainer": {"accelerator": "cpu", "max_steps": 60, "default_root_dir": str(tmp_path / "runs")},
-        "model": {
-            "class_path": "CategoryDiscovery",
-            "init_args": {
-                "modalities": {name: words for name in "pq"},
-                "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
-                "objective": {"class_path": "mmmask.discovery.MMGCD", "init_args": {"evenness": 4.0}},
-                "protocol": str(protocol),
-                "classes": CLASSES,
-                "width": 16,
-                "projector_width": 16,
-                "projector_hidden": 32,
-                "lr": 3e-3,
-            },
-        },
-        "data": {
-            "class_path": "ShardData",
-            "init_args": {
-                "train": shards,
-                "views": 2,
-                "val_train": True,
-                "batch_size": 40,
-                "labelled": {"protocol": str(protocol)},
-                "modalities": {
-                    **{n: {"class_path": "Text", "init_args": {"field": f"{n}.txt", "drop": 0.3}} for n in "pq"},
-                    "label": {"class_path": "Label", "init_args": {"field": "json", "part": "label"}},
-                },
-            },
-        },
+        "model": {"class_path": "CategoryDiscovery", "init_args": {**made, **settings}},
+        "data": {"class_path": "ShardData", "init_args": {**own, "modalities": readers}},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["fit", "--config", str(tmp_path / "config.json")]) == 0
-    run = tmp_path / "runs" / "run-1"
+    return tmp_path / "runs" / "run-1"
+
+
+def same_when_exported(run, tmp_path):
+    """The model of a run, which is that of its export."""
     batch = {name: [texts(n)["pq".index(name)] for n in range(6)] for name in "pq"}
     trained = model_of(run).parts["discoverer"]
     assert main(["export", str(run), str(tmp_path / "exported")]) == 0
     again = model_of(tmp_path / "exported").parts["discoverer"]
     for one, other in zip(trained(batch), again(batch), strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other)
+    return trained
+
+
+def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shards, protocol, tmp_path, capsys):
+    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
+    words = {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": WORDS}}
+    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 0, "heads": 2, "word_std": 0.7}
+    backbone = {"class_path": "mmmask.transformer.FourM", "init_args": sizes}
+    given = {"modalities": {name: words for name in "pq"}, "backbone": backbone}
+    encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": given}
+    run = run_of(tmp_path, shards, protocol, encoder)
+    same_when_exported(run, tmp_path)
 
     begun = task(protocol, init_from=tmp_path / "exported")
     fit(begun, data(shards, protocol), 1, default_root_dir=tmp_path / "begun")
@@ -290,3 +292,24 @@ def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shar
     alike = [[a[1] == b[1] for b in rows] for a in rows]
     true = [[int(a[0]) % CLASSES == int(b[0]) % CLASSES for b in rows] for a in rows]
     assert np.mean(np.array(alike) == np.array(true)) > 0.95
+
+
+def test_towers_learn_by_products_and_are_exported_without_their_files(shards, protocol, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=200, **sizes), False).save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "tokenizer.json").write_text(json.dumps(VOCABULARY))
+    tower = {"class_path": "mmmask.discovery.PretrainedTexts", "init_args": {"folder": str(tmp_path / "bert")}}
+    encoder = {"class_path": "mmmask.discovery.Towers", "init_args": {"looks": {name: tower for name in "pq"}}}
+    run = run_of(tmp_path, shards, protocol, encoder, low_rank=2)
+    trained = same_when_exported(run, tmp_path)
+    before = BertModel.from_pretrained(tmp_path / "bert", add_pooling_layer=False).state_dict()
+    after = trained.encoder.looks["p"].net.state_dict()
+    moved = {name for name in before if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(name.startswith("encoder.layer.") and name.endswith("weight") for name in moved)
+    (tmp_path / "bert").rename(tmp_path / "gone")
+    assert model_of(tmp_path / "exported").parts["discoverer"].encoder.widths == {"p": 16, "q": 16}
+    with pytest.raises(UserError, match="init_from fills a backbone; Towers bring weights of their own"):
+        fit(task(protocol, encoder=Towers({"p": Vectors(3), "q": Vectors(3)}), init_from=tmp_path / "exported"), None)

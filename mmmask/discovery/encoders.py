@@ -1,0 +1,161 @@
+"""What sees the samples of a batch: each look at a sample as one vector."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmmask.discovery.towers import Tower
+from mmmask.errors import UserError, nearest
+from mmmask.heads.readout import MeanPool
+from mmmask.modalities import Modality
+from mmmask.synthesis.recognition import all_of
+from mmmask.tokenizers.codec import Codec, data_of
+from mmmask.tokens import TokenSet
+from mmmask.transformer import MaskedTransformer, decodes
+
+Batch = Mapping[str, Any]
+
+
+class Seen(NamedTuple):
+    """Of one look: a vector of each sample `(B, width)`, and which samples have what it looks at `(B,)`."""
+
+    vectors: Tensor
+    there: Tensor
+
+
+class Encoder(nn.Module, ABC):
+    """Looks at samples. `widths` has the looks by name, and how many numbers the vectors of each have."""
+
+    widths: dict[str, int]
+    codecs: dict[str, Codec]  # what of the batch becomes tokens first; no children, for they are not trained
+
+    @abstractmethod
+    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
+        """What each look sees in the samples of all batches, one below the other."""
+
+    @abstractmethod
+    def entries(self) -> list[str]:
+        """Which entries of a batch it looks at."""
+
+    @abstractmethod
+    def stacks(self) -> Iterable[Sequence[nn.Module]]:
+        """Its blocks, from below: one stack, or several that lie beside each other."""
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration that it was made of, without what is found on this machine alone."""
+        return dict(spec)
+
+    def train_last(self, count: int) -> None:
+        """Keep all as it is but the last blocks of each stack."""
+        self.requires_grad_(False)
+        for stack in self.stacks():
+            if not 0 <= count <= len(stack):
+                raise UserError(f"{type(self).__name__}: train_blocks is {count}; there are {len(stack)} blocks.")
+            for block in list(stack)[len(stack) - count :]:
+                block.requires_grad_(True)
+
+
+class BackboneEncoder(Encoder):
+    """The one backbone looks at all modalities; what of it decodes is not used and stays as it is.
+
+    Args:
+        modalities: the codec of each, under the name it has in the model to begin with.
+        backbone: made for these modalities (FourM).
+        looks: which modalities are looked at together, their tokens as one set, by a name of yours (default: each by
+            itself).
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, Codec],
+        backbone: Callable[[Sequence[Modality]], MaskedTransformer] | MaskedTransformer,
+        looks: dict[str, list[str]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.__dict__["codecs"] = modalities
+        made = [codec.modality(name) for name, codec in modalities.items()]
+        self.backbone = backbone if isinstance(backbone, MaskedTransformer) else backbone(made)
+        self.looks = looks or {name: [name] for name in modalities}
+        self.widths = dict.fromkeys(self.looks, self.backbone.encoder.dim)
+        self.pool = MeanPool()
+        for name, own in self.looks.items():
+            if not own:
+                raise UserError(f"looks: {name} looks at nothing; name the modalities it looks at.")
+            for modality in own:
+                self.backbone.embedding.catalogue.number(modality)  # refuses one it does not have
+        for name, weight in self.backbone.named_parameters():
+            weight.requires_grad_(not decodes(name))
+
+    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
+        catalogue, device = self.backbone.embedding.catalogue, self.backbone.embedding.words.weight.device
+        names = [name for name in self.codecs if any(name in own for own in self.looks.values())]
+        views, found = [data_of(self.codecs, batch, names) for batch in batches], {}
+        for look, own in self.looks.items():
+            sets = [all_of(catalogue, {name: data[name] for name in own}) for data in views]
+            tokens = TokenSet.below(sets).map(lambda part: part.to(device))
+            features = self.backbone.encode(tokens).features[:, -len(tokens) :]  # registers lie before them
+            found[look] = Seen(self.pool(features, tokens.is_valid()), tokens.is_valid().any(1))
+        return found
+
+    def entries(self) -> list[str]:
+        names = {name: None for own in self.looks.values() for name in own}
+        return list({self.codecs[name].entry(name): None for name in names})
+
+    def stacks(self) -> list[Sequence[nn.Module]]:
+        return [cast(Sequence[nn.Module], self.backbone.encoder.blocks)]
+
+    def train_last(self, count: int) -> None:
+        super().train_last(count)
+        if self.backbone.handover is not None:  # it comes after them
+            self.backbone.handover.requires_grad_(True)
+
+
+class Towers(Encoder):
+    """An encoder of its own for each look, whatever it is (see mmmask.discovery.towers).
+
+    Args:
+        looks: the tower of each, by a name of yours.
+    """
+
+    def __init__(self, looks: dict[str, Tower]) -> None:
+        super().__init__()
+        if not looks:
+            raise UserError("Towers: there is no look; give a tower for each.")
+        self.looks, self.codecs = nn.ModuleDict(looks), {}
+        self.widths = {name: tower.width for name, tower in looks.items()}
+
+    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
+        found = {}
+        for name, tower in self._towers():
+            parts = [_raw(tower.source or name, batch) for batch in batches]
+            vectors = torch.cat([tower(raw) for raw, _ in parts])
+            there = torch.cat([tower.there(raw) if has is None else tower.there(raw) & has for raw, has in parts])
+            there = there.to(vectors.device)
+            found[name] = Seen(torch.where(there[:, None], vectors, 0.0), there)
+        return found
+
+    def entries(self) -> list[str]:
+        return list({tower.source or name: None for name, tower in self._towers()})
+
+    def stacks(self) -> list[Sequence[nn.Module]]:
+        return [tower.blocks() for _, tower in self._towers()]
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        given = spec["init_args"]["looks"]
+        return {**spec, "init_args": {"looks": {name: tower.portable(given[name]) for name, tower in self._towers()}}}
+
+    def _towers(self) -> list[tuple[str, Tower]]:
+        return [(name, cast(Tower, tower)) for name, tower in self.looks.items()]
+
+
+def _raw(entry: str, batch: Batch) -> tuple[Any, Tensor | None]:
+    """What a batch holds, and which of its samples have it."""
+    if entry not in batch:
+        raise UserError(f"the batch has no '{entry}' to look at.{nearest(entry, batch)}")
+    has = batch.get("present", {}).get(entry)
+    return batch[entry], None if has is None else has.cpu()

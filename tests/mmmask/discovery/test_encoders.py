@@ -1,0 +1,145 @@
+"""Encoders see each look at a sample as one vector, and what is absent not at all."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from mmmask.discovery import OpenClipPictures, OpenClipTexts, PretrainedPictures, PretrainedTexts, Towers, Vectors
+from mmmask.errors import UserError
+
+TEXTS = ["a red shoe", "", "two green hats"]
+
+
+def pictures(size=40):
+    return torch.randint(256, (3, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A ViT and a BERT of transformers, very small, as save_pretrained leaves them."""
+    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("towers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False).save_pretrained(root / "vit")
+    preprocessor = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    (root / "vit" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    BertModel(BertConfig(vocab_size=30, max_position_embeddings=12, **sizes), False).save_pretrained(root / "bert")
+    words = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "a", "red", "shoe", "two", "green", "hats"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(root / "bert" / "tokenizer.json"))
+    return root
+
+
+def test_towers_see_each_look_as_one_vector_and_nothing_of_what_is_absent(folders):
+    looks = {
+        "photo": PretrainedPictures(folders / "vit"),
+        "title": PretrainedTexts(folders / "bert", length=8),
+        "clip": Vectors(5, source="vectors"),
+    }
+    encoder = Towers(looks).eval()
+    assert encoder.widths == {"photo": 16, "title": 16, "clip": 5}
+    assert encoder.entries() == ["photo", "title", "vectors"]
+    vectors = torch.tensor([[1.0, 2, 3, 4, 5], [0.0] * 5, [1, float("nan"), 3, 4, 5]])
+    batch = {"photo": pictures(), "title": TEXTS, "vectors": vectors}
+    batch["present"] = {"photo": torch.tensor([True, True, False])}
+    seen = encoder([batch, batch])
+    assert {name: some.vectors.shape for name, some in seen.items()} == {
+        "photo": (6, 16),
+        "title": (6, 16),
+        "clip": (6, 5),
+    }
+    assert seen["photo"].there.tolist() == [True, True, False] * 2
+    assert seen["title"].there.tolist() == [True, False, True] * 2
+    assert seen["clip"].there.tolist() == [True, False, False] * 2
+    assert not any(some.vectors[~some.there].any() for some in seen.values())
+    alone = encoder([{name: value[2:] for name, value in batch.items() if name != "present"}])
+    torch.testing.assert_close(alone["title"].vectors[0], seen["title"].vectors[2], atol=1e-5, rtol=1e-4)  # no padding
+
+
+def test_pictures_come_in_the_size_and_colours_of_the_network(folders):
+    tower = PretrainedPictures(folders / "vit").eval()
+    grey = tower.pixels(torch.full((1, 1, 40, 40), 0.5))
+    assert grey.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(grey[0, :, 0, 0], torch.tensor([0.1 / 0.2, 0.0, -0.1 / 0.4]))
+    torch.testing.assert_close(tower(pictures().float() / 255), tower(pictures()))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """The name of a very small model of open_clip, and a file of its weights."""
+    import open_clip
+
+    sizes = {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
+    words = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}
+    made = {"embed_dim": 8, "vision_cfg": sizes, "text_cfg": words}
+    (tmp_path / "very-small.json").write_text(json.dumps(made))
+    open_clip.add_model_config(tmp_path / "very-small.json")
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("very-small").state_dict(), tmp_path / "weights.pt")
+    return "very-small", tmp_path / "weights.pt"
+
+
+def test_both_sides_of_an_open_clip_model_are_those_of_its_file(clip):
+    import open_clip
+
+    whole = open_clip.create_model(clip[0], pretrained=str(clip[1])).eval()
+    photo, title = OpenClipPictures(*clip).eval(), OpenClipTexts(*clip).eval()
+    raw = pictures(16)
+    mean, spread = (torch.tensor(part).view(-1, 1, 1) for part in (whole.visual.image_mean, whole.visual.image_std))
+    torch.testing.assert_close(photo(raw), whole.encode_image((raw / 255 - mean) / spread))
+    torch.testing.assert_close(title(TEXTS), whole.encode_text(open_clip.get_tokenizer(clip[0])(TEXTS)))
+    assert (len(photo.blocks()), len(title.blocks()), photo.width, title.width) == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["transformers", "open_clip"])
+def test_what_is_exported_is_made_again_without_its_files(folders, clip, kind):
+    if kind == "transformers":
+        made = [PretrainedPictures(folders / "vit"), PretrainedTexts(folders / "bert", length=8)]
+        specs = [{"folder": "vit"}, {"folder": "bert", "length": 8}]
+    else:
+        made = [OpenClipPictures(*clip), OpenClipTexts(*clip)]
+        specs = [{"model": clip[0], "pretrained": "file"}] * 2
+    for tower, spec, raw in zip(made, specs, (pictures(), TEXTS), strict=True):
+        kept = json.loads(json.dumps(tower.portable({"class_path": "", "init_args": spec})))
+        again = type(tower)(**kept["init_args"])
+        again.load_state_dict(tower.state_dict())
+        torch.testing.assert_close(again.eval()(raw), tower.eval()(raw))
+
+
+def test_only_the_last_blocks_of_each_tower_learn(folders):
+    encoder = Towers({"photo": PretrainedPictures(folders / "vit"), "title": PretrainedTexts(folders / "bert")})
+    encoder.train_last(1)
+    learning = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert learning
+    assert all(".2." in name for name in learning)
+    assert {name.split(".")[1] for name in learning} == {"photo", "title"}
+    with pytest.raises(UserError, match="train_blocks is 4; there are 3 blocks"):
+        encoder.train_last(4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda root: OpenClipPictures("ViT-B-33"), "no model 'ViT-B-33'.*Did you mean 'ViT-B-32'"),
+        (
+            lambda root: OpenClipPictures("ViT-B-32", root / "no.pt"),
+            "there is no file .*no.pt with weights",
+        ),
+        (lambda root: PretrainedPictures(root), "holds no model of transformers"),
+        (lambda root: PretrainedPictures(root / "bert"), "has no preprocessor_config.json"),
+        (lambda root: PretrainedTexts(root / "vit"), "has no tokenizer.json"),
+        (lambda root: PretrainedTexts(), "is made of a folder"),
+        (lambda root: Towers({}), "there is no look"),
+        (lambda root: Vectors(0), "width is 0"),
+        (lambda root: Towers({"a": Vectors(3)})([{"b": torch.ones(1, 3)}]), "the batch has no 'a' to look at"),
+        (lambda root: Vectors(3)(torch.ones(2, 4)), r"the batch holds \(2, 4\), expected \(samples, 3\)"),
+    ],
+)
+def test_what_cannot_be_is_told(folders, make, words):
+    with pytest.raises(UserError, match=words):
+        make(folders)
