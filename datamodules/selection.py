@@ -79,7 +79,8 @@ def with_keys(shards: ShardSet, keys: Collection[str], who: str) -> ShardSet:
 
 
 def records(shards: ShardSet, field: str = "json", part: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and JSON record of each sample; a sample without record, or without this `part`, is an error."""
+    """Key and JSON record of each sample; a sample without record, or without this `part`, is an error. A field that
+    holds a number alone is a record of this part."""
     shards.require([field])
     for shard in shards.shards:
         for row in range(len(shard)):
@@ -92,6 +93,8 @@ def _record(shard: Shard, row: int, field: str, part: str | None) -> dict[str, A
         record = json.loads(content or b"null")
     except ValueError as error:
         raise BadSample(f"{where}: '{field}' is no JSON ({error})") from error
+    if isinstance(record, int) and part is not None:
+        return {part: record}
     if not isinstance(record, dict) or (part is not None and part not in record):
         raise BadSample(f"{where}: its record, '{field}', has no '{part}'")
     return record

@@ -24,10 +24,10 @@ def protocol(
         out: file to write, a .json.
         label: part of the records that holds the class, a number; samples where it is null are left out.
         given: part of the records that says whether a sample is labelled (default: they are drawn).
-        old: classes of which samples are labelled (default: half of all, drawn).
+        old: classes of which samples are labelled (default: half of all, the larger one, drawn).
         share: of the samples of each old class that are labelled.
         seed: of the draws.
-        field: of the shards that holds the records.
+        field: of the shards that holds the records, or the class alone (cls).
     """
     from datamodules import ShardSet
     from datamodules.selection import records

@@ -52,8 +52,8 @@ def doctor(folder: Path = Path(), json: bool = False) -> int:
 
 
 def demo(out: Path = Path("runs/demo")) -> None:
-    """Train a small tokenizer and a small ENAT on drawn scenes, let it decode better, train an any-to-any model, and
-    show the pictures (10 to 20 minutes on 2 cores).
+    """Train a small tokenizer and a small ENAT on drawn scenes, let it decode better, train an any-to-any model,
+    discover categories with it, and show the pictures and a page (10 to 20 minutes on 2 cores).
 
     Args:
         out: folder for everything that is made.
@@ -64,25 +64,26 @@ def demo(out: Path = Path("runs/demo")) -> None:
     from mmmask.shipped import find
     from tasks.generating import generate
 
-    print("1/7 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
+    print("1/8 drawing ShapesWorld: scenes with aligned rgb, depth, segmentation, edges, boxes, captions")
     world = ensure_shapes_world(train=5_000, test=500)
     scenes = f"{world}/test-*.tar"
     out.mkdir(parents=True, exist_ok=True)
     pictures = [save_sheet(ShardSet(scenes), out / "scenes.png", count=12)]
-    print("2/7 training a tokenizer")
+    print("2/8 training a tokenizer")
     tokenizer, synthesis = out / "tokenizer", out / "synthesis"
     training("fit")(["--config", str(find("demo/tokenizer.yaml")), "--trainer.default_root_dir", str(tokenizer)])
     pictures.append(max(out.rglob("reconstruction-*.png"), key=os.path.getmtime))
-    print("3/7 writing token shards")
+    print("3/8 writing token shards")
     tokenize(str(tokenizer), scenes, out / "tokens", overwrite=True)
-    print("4/7 training an ENAT: class and visible tokens in, masked tokens out")
+    print("4/8 training an ENAT: class and visible tokens in, masked tokens out")
     config = ["--config", str(find("demo/synthesis.yaml")), "--model.tokenizer", str(tokenizer)]
     training("fit")([*config, "--trainer.default_root_dir", str(synthesis)])
     pictures += [out / "classes.png", out / "steps.png"]
     generate(synthesis, n=8, out=pictures[-2], strip=pictures[-1])
     pictures.append(_better_decoding(out, synthesis, scenes))
     pictures += _any_to_any(out, tokenizer, f"{world}/train-*.tar")
-    print("done. Pictures:")
+    pictures.append(_discovery(out, f"{world}/train-*.tar"))
+    print("done. Look at:")
     for picture in pictures:
         print(f"  {picture}")
 
@@ -94,14 +95,14 @@ def _better_decoding(out: Path, synthesis: Path, scenes: str) -> Path:
     from tasks.image_metrics import FrechetDistance
     from tasks.searching import search
 
-    print("5/7 searching a strategy for 4 steps, by a classifier's eyes")
+    print("5/8 searching a strategy for 4 steps, by a classifier's eyes")
     fit, judge, policy = training("fit"), out / "classifier", out / "policy"
     fit(["--config", str(find("demo/classifier.yaml")), "--trainer.default_root_dir", str(judge)])
     real = out / "real.npz"
     evaluate(synthesis, judge, real=scenes, field="rgb.png", save_statistics=real, n=100)
     shutil.rmtree(out / "search", ignore_errors=True)  # of an earlier demo, whose model was another
     search(FrechetDistance(real, judge), synthesis, out / "search", evaluations=40, images=200)
-    print("6/7 training a policy that looks at each picture before each step")
+    print("6/8 training a policy that looks at each picture before each step")
     best = out / "search" / "best.yaml"
     options = ["--model.model", synthesis, "--model.start", best, "--trainer.default_root_dir", policy]
     options += ["--model.reward.init_args.features.init_args.classifier", judge]
@@ -119,10 +120,43 @@ def _any_to_any(out: Path, tokenizer: Path, scenes: str) -> list[Path]:
     from mmmask.cli.vocabulary import vocabulary
     from mmmask.shipped import find
 
-    print("7/7 training an any-to-any model: pictures in, captions out, and back")
+    print("7/8 training an any-to-any model: pictures in, captions out, and back")
     words, run = out / "words.json", out / "cross_modal"
     vocabulary(scenes, words, size=140, sentinels=12)
     options = ["--model.modalities.rgb.init_args.run", tokenizer, "--trainer.default_root_dir", run]
     options += ["--model.modalities.text.init_args.vocabulary", words]
     training("fit")(["--config", str(find("demo/cross_modal.yaml")), *map(str, options)])
     return [max(run.rglob(f"{table}-step-*.png"), key=os.path.getmtime) for table in ("pixels-to-text", "text-to-rgb")]
+
+
+def _discovery(out: Path, scenes: str) -> Path:
+    """Find the classes of scenes of which half are known by few labels; the page that shows them."""
+    from datamodules.gathering import gather
+    from datamodules.shapes_world import CLASS_NAMES
+    from datamodules.shards import ShardSet
+    from mmmask.cli import discovering
+    from mmmask.discovery.protocol import Protocol
+    from mmmask.shipped import find
+
+    print("8/8 discovering categories: shapes and colours of what is nearest, half of them known by few labels")
+    given, training_run, found = out / "protocol.json", out / "discovery_training", out / "discovery"
+    told = gather(ShardSet(scenes), "cls", pictures="none")
+    classes = dict(zip(told.keys, map(int, told.texts), strict=True))
+    protocol = Protocol.drawn(classes, old=range(0, len(CLASS_NAMES), 2), share=0.1)
+    protocol.write(given)
+    options: dict[str, object] = {
+        "model.protocol": given,
+        "data.labelled.protocol": given,
+        "model.init_from": out / "cross_modal",
+    }
+    options |= {"model.encoder.modalities.text.vocabulary": out / "words.json", "data.train": scenes}
+    options["trainer.default_root_dir"] = training_run
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    training("fit")(["--config", str(find("demo/discovery.yaml")), *words])
+    labels = "".join(f"{key},{CLASS_NAMES[label]}\n" for key, label in protocol.labelled.items())
+    (out / "labels.csv").write_text(f"key,category\n{labels}")
+    shutil.rmtree(found, ignore_errors=True)  # of an earlier demo
+    known = str(len(CLASS_NAMES))
+    discovering.find_categories(scenes, out / "labels.csv", found, known, model=training_run)
+    discovering.report(found)
+    return found / "report.html"

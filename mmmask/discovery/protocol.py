@@ -49,13 +49,13 @@ class Protocol:
     ) -> Protocol:
         """A `share` of the samples of each old class is labelled; `classes` of all samples by key (-1: none).
 
-        Half of the classes are old, drawn too, where it is not said which.
+        Half of the classes, the larger one, are old, drawn too, where it is not said which.
         """
         if not 0 < share < 1:
             raise UserError(f"protocol: the share of labelled samples is above 0 and below 1; it is {share}.")
         draw, known = np.random.default_rng(seed), sorted(set(classes.values()) - {-1})
         if old is None:
-            old = draw.permutation(known)[: len(known) // 2].tolist()
+            old = draw.permutation(known)[: (len(known) + 1) // 2].tolist()
         elif missing := sorted(set(old) - set(known)):
             raise UserError(f"protocol: no sample is of the old class {missing[0]}.")
         labelled: dict[str, int] = {}

@@ -286,8 +286,7 @@ def _unreadable(path: Path) -> str | None:
 
 
 def _finite(trainer: pl.Trainer) -> bool:
-    """Whether all weights and buffers are, on all ranks."""
-    module = trainer.lightning_module
-    tensors = [getattr(t, "_local_tensor", t).detach() for t in (*module.parameters(), *module.buffers())]
+    """Whether all weights and buffers that are kept are, on all ranks: a mask of attention may hold infinity."""
+    tensors = [getattr(t, "_local_tensor", t) for t in trainer.lightning_module.state_dict().values()]
     flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
     return trainer.strategy.reduce_boolean_decision(bool(torch.stack(flags).all()) if flags else True)

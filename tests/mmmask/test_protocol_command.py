@@ -27,6 +27,14 @@ def test_labelled_samples_are_drawn_or_given(shards, tmp_path, capsys):
     assert Protocol.read(out).new == (2, 3)
 
 
+def test_a_field_may_hold_the_class_alone_and_the_larger_half_is_old(make_shards, tmp_path, capsys):
+    shards, out = make_shards([30], fields=lambda number: {"cls": str(number % 3).encode()}), tmp_path / "protocol.json"
+    assert not cli.main(["protocol", shards, str(out), "--field", "cls"])
+    made = Protocol.read(out)
+    assert (len(made.old), len(made.new), len(made.labelled)) == (2, 1, 10)
+    assert "10 of 30 samples labelled, of 2 old classes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
