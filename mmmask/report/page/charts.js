@@ -35,6 +35,30 @@ function chart(title, note, lines, label) {
   return element("figure", {}, element("h2", { text: title }), element("p", { class: "note", text: note }), svg);
 }
 
+// Rows are labelled categories, columns those they were found in: the darker, the larger the share of the row.
+function matrix({ names, cells }) {
+  const last = names.length - 1, side = Math.max(4, Math.min(20, 480 / names.length)), most = 22;
+  const short = (name) => name.length > most ? `${name.slice(0, most - 1)}…` : name;
+  const told = side >= 9, margin = told ? 172 : 14, size = margin + side * names.length + 8;
+  const svg = shape("svg", { viewBox: `0 0 ${size} ${size - side}`, role: "img", "aria-label": "Who was taken for whom" });
+  svg.append(shape("rect", { x: margin, y: margin, width: side * names.length, height: side * last, class: "field" }));
+  if (told) {
+    names.forEach((name, n) => {
+      const middle = margin + (n + 0.5) * side, font = `font-size: ${Math.min(12, side - 1)}px`;
+      if (n < last) svg.append(shape("text", { x: margin - 6, y: middle + side / 4, "text-anchor": "end", style: font }, short(name)));
+      svg.append(shape("text", { transform: `translate(${middle + side / 4} ${margin - 6}) rotate(-90)`, style: font }, short(name)));
+    });
+  }
+  for (const [row, column, count, whole] of cells) {
+    const cell = shape("rect", { x: margin + column * side, y: margin + row * side, width: side, height: side,
+      class: row === column ? "right" : "wrong", "fill-opacity": 0.12 + 0.88 * count / whole });
+    cell.append(shape("title", {}, `${names[row]}: ${count} of ${whole} found in ${names[column]}`));
+    svg.append(cell);
+  }
+  return element("figure", {}, element("h2", { text: "Labelled, and found in" }),
+    element("p", { class: "note", text: "Rows: categories of labelled samples that were held out. Columns: where they came to lie; on the diagonal in their own. Point at a cell to read it." }), svg);
+}
+
 const BLUE = "light-dark(#2257c4, #86aefc)", GREEN = "light-dark(#1f8a5b, #6fd3a2)", ORANGE = "light-dark(#b86a00, #f0b35e)";
 const counted = data.curves.classes, sure = data.calibration, confusion = data.confusion;
 if (counted) {
@@ -59,5 +83,6 @@ if (confusion.length) {
     element("p", { class: "note", text: "Labelled samples that were held out and came to lie in another category than their own." }),
     element("table", {}, element("tr", {}, element("th", { text: "labelled" }), element("th", { text: "found in" }), element("th", { class: "number", text: "samples" })), ...rows)));
 }
+if (data.matrix.cells.length) byId("charts").append(matrix(data.matrix));
 arrange();
 show();

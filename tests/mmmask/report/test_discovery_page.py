@@ -42,6 +42,8 @@ def test_nothing_of_the_data_is_markup():
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
     assert data["categories"][0]["name"] == f"shoes {EVIL}"
     assert data["confusion"] == [[f"shoes {EVIL}", "hats", 2, 8], ["hats", "(a new category)", 1, 1]]
+    assert data["matrix"]["names"] == [f"shoes {EVIL}", "hats", "(a new category)"]
+    assert data["matrix"]["cells"] == [[0, 0, 6, 8], [0, 1, 2, 8], [1, 2, 1, 1]]
 
 
 def test_nothing_is_loaded_from_elsewhere():
@@ -81,6 +83,9 @@ def test_the_page_loads_without_errors_and_runs_no_foreign_script(browser):
     assert len(cards(browser)) == 3
     assert EVIL in cards(browser)[0]
     assert browser.find_elements("css selector", "figure svg polyline")
+    cells = browser.find_elements("css selector", "figure svg rect.right, figure svg rect.wrong")
+    assert [one.get_attribute("class") for one in cells] == ["right", "wrong", "wrong"]
+    assert "2 of 8 found in hats" in cells[1].find_element("css selector", "title").get_attribute("textContent")
     assert browser.get_log("browser") == []
 
 
