@@ -34,7 +34,7 @@ def write_small_shards(folder, count=120, seed=0, kinds=KINDS, start=0, text=Non
         key = f"k{n:04d}"
         words = f"{rng.choice(FILLERS)} {kinds[kind]} {rng.choice(FILLERS)}"
         said = words if text is None else text(n, words)
-        records.append({"__key__": key, "txt": said.encode(), "png": picture(kind, rng)})
+        records.append({"__key__": key, "txt": said.encode(), "png": picture(kind, rng), "cls": str(kind).encode()})
         truth[key] = kinds[kind]
     pack(records, folder)
     return truth

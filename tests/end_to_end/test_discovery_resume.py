@@ -1,0 +1,86 @@
+"""Category discovery through the command line, stopped again and again: the same weights, averages and scores."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_discovery import KINDS, write_small_shards
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stoppable_run import differences, state
+
+from mmmask.cli import main
+from mmmask.discovery.protocol import Protocol
+from mmmask.tokenizers import learn_words
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Shards, a protocol of half of the kinds, words."""
+    truth = write_small_shards(tmp_path / "shards", 48)
+    texts = [f"classic sport summer winter soft large {kind}" for kind in KINDS]
+    (tmp_path / "words.json").write_text(learn_words(texts, 60, sentinels=4).to_str())
+    Protocol.drawn({key: KINDS.index(kind) for key, kind in truth.items()}, old=[0, 1, 2]).write(tmp_path / "p.json")
+    return tmp_path
+
+
+def config(made, name, settings, *callbacks):
+    """A small training in a folder of this name; the path of its configuration."""
+    words = {"class_path": "Words", "init_args": {"vocabulary": str(made / "words.json"), "length": 8}}
+    patches = {"class_path": "Patches", "init_args": {"image_size": 16, "patch": 8, "source": "photo"}}
+    sizes = {"dim": 16, "encoder_depth": 2, "decoder_depth": 0, "heads": 2, "dropout": 0.2, "word_std": 0.7}
+    encoder = {
+        "modalities": {"pixels": patches, "text": words},
+        "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
+    }
+    given = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": encoder}
+    task = {"encoder": given, "classes": len(KINDS), "protocol": str(made / "p.json"), "width": 16, "warmup_steps": 2}
+    task |= {"objective": {"class_path": "mmmask.discovery.MMGCD"}, "projector_hidden": 16, "features_first": 0.4}
+    crop = {"field": "png", "size": 16, "crop": "random", "scale": [0.6, 1.0], "jitter": 0.3}
+    readers = {
+        "photo": {"class_path": "Image", "init_args": crop},
+        "text": {"class_path": "Text", "init_args": {"drop": 0.2}},
+        "label": {"class_path": "Label"},
+    }
+    data = {"train": f"{made}/shards/*.tar", "views": 2, "val_train": True, "batch_size": 8, "modalities": readers}
+    content = {
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 15,
+            "val_check_interval": 4,
+            "log_every_n_steps": 1,
+            "default_root_dir": str(made / name),
+            "callbacks": [{"class_path": "EMA", "init_args": {"decay": 0.9}}, *callbacks],
+        },
+        "model": {"class_path": "CategoryDiscovery", "init_args": {**task, **settings}},
+        "data": {"class_path": "ShardData", "init_args": {**data, "labelled": {"protocol": str(made / "p.json")}}},
+    }
+    (made / name).mkdir()
+    (made / name / "config.yaml").write_text(yaml.safe_dump(content))
+    return str(made / name / "config.yaml")
+
+
+def told(run):
+    """What the run says of losses and scores."""
+    with open(run / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = ("train/loss", "train/info_nce", "val/all", "val/new")
+    return [(row["step"], values) for row in rows if any(values := [row[name] for name in columns])]
+
+
+@pytest.mark.parametrize("settings", [{}, {"low_rank": 2}, {"train_blocks": 1}], ids=["all", "low rank", "last block"])
+def test_stopped_every_five_batches_it_is_the_same_run(settings, made):
+    assert main(["fit", "--config", config(made, "quiet", settings)]) == 0
+    stop = {"class_path": "stoppable_run.SignalAt", "init_args": {"batch": 5, "signum": 15}}
+    code = main(["fit", "--config", config(made, "stopped", settings, stop)])
+    quiet, stopped, stops = made / "quiet/run-1", made / "stopped/run-1", 0
+    while code == 143 and stops < 9:
+        stops += 1
+        code = main(["resume", str(stopped)])
+    assert code == 0
+    assert stops >= 2
+    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "global_step"):
+        assert differences(state(stopped)[name], state(quiet)[name]) == [], name
+    assert told(stopped) == told(quiet)
