@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmmask.errors import UserError
@@ -64,6 +65,15 @@ def whole(model: nn.Module) -> Iterator[None]:
         for module in shards:
             module.set_reshard_after_forward(True, recurse=False)
             module.reshard()
+
+
+@torch.no_grad()
+def set_weight(weight: nn.Parameter, value: Tensor) -> None:
+    """Give a weight, sharded or not, this value, which all ranks have."""
+    value = value.to(weight.device, weight.dtype)
+    weight.copy_(
+        distribute_tensor(value, weight.device_mesh, weight.placements) if isinstance(weight, DTensor) else value
+    )
 
 
 def _children(model: nn.Module) -> Iterator[nn.Module]:

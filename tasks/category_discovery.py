@@ -16,6 +16,7 @@ from mmmask.discovery.output_space import sharpened
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
 from mmmask.heads import DiscoveryHead
+from mmmask.parallelize import set_weight
 from mmmask.tokenizers.ranks import sum_over_ranks
 from mmmask.transformer import add_low_rank
 from tasks.batches import entry
@@ -191,7 +192,7 @@ class CategoryDiscovery(CodecTask):
         found = KMeans(self.classes, spherical=True, seed=self.seed).fit(np.concatenate(rows), np.concatenate(labels))
         if len(found.classes) < len(self.protocol.old):
             raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
-        self.head.prototypes.weight.copy_(torch.from_numpy(found.centres))
+        set_weight(self.head.prototypes.weight, torch.from_numpy(found.centres))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Of the training samples, those count that are not labelled; of others, all that have a class."""

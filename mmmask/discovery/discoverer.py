@@ -76,7 +76,7 @@ class Discoverer(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Cosines `(M, B, K)` of each look at raw data with all prototypes, and which looks there are `(M, B)`."""
         features, present = self._features([batch])
-        return self.head.prototypes(features[:, 0]), present
+        return self.head.cosines(features[:, 0]), present
 
     def joined(self, batch: Mapping[str, Any]) -> Tensor:
         """Features `(B, width)` of samples: the mean directions of their looks. Their cosines with prototypes are

@@ -57,3 +57,7 @@ class DiscoveryHead(nn.Module):
 
     def forward(self, features: Tensor) -> Projected:
         return Projected(self.projector(features), self.prototypes(features))
+
+    def cosines(self, features: Tensor) -> Tensor:
+        """With all prototypes `(..., classes)`."""
+        return self.prototypes(features)

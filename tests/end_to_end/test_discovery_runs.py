@@ -1,11 +1,13 @@
-"""Category discovery through the command line, stopped again and again: the same weights, averages and scores."""
+"""Category discovery through the command line, stopped again and again, or sharded over ranks: the same run."""
 
 import csv
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from processes import sharding, together
 from small_discovery import KINDS, write_small_shards
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,6 +16,7 @@ from stoppable_run import differences, state
 from mmmask.cli import main
 from mmmask.discovery.protocol import Protocol
 from mmmask.tokenizers import learn_words
+from tasks.finished import model_of
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def config(made, name, settings, *callbacks):
             "accelerator": "cpu",
             "max_steps": 15,
             "val_check_interval": 4,
+            "check_val_every_n_epoch": None,
             "log_every_n_steps": 1,
             "default_root_dir": str(made / name),
             "callbacks": [{"class_path": "EMA", "init_args": {"decay": 0.9}}, *callbacks],
@@ -84,3 +88,21 @@ def test_stopped_every_five_batches_it_is_the_same_run(settings, made):
     for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "global_step"):
         assert differences(state(stopped)[name], state(quiet)[name]) == [], name
     assert told(stopped) == told(quiet)
+
+
+@sharding
+def test_sharded_over_two_ranks_it_trains_and_judges_as_over_two_whole_ones(made):
+    def run(rank, name, strategy):
+        where = ["--config", f"trainer/{strategy}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+        assert main(["fit", "--config", str(made / name / "config.yaml"), *where]) == 0
+
+    for name, strategy in (("whole", "ddp"), ("sharded", "fsdp2")):
+        config(made, name, {})
+        together(2, run, name, strategy)
+    whole, sharded = (told(made / name / "run-1") for name in ("whole", "sharded"))
+    assert [step for step, _ in sharded] == [step for step, _ in whole]
+    for (_, mine), (_, theirs) in zip(sharded, whole, strict=True):
+        assert [float(a) for a in mine if a] == pytest.approx([float(b) for b in theirs if b], rel=1e-3)
+    mine, theirs = (model_of(made / name / "run-1").parts["discoverer"].state_dict() for name in ("sharded", "whole"))
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-2, atol=1e-3)
