@@ -130,7 +130,10 @@ def summary(found: Found, names: list[str], wanted: Wanted, old: Discovery | Non
             f"assign      on {calibration.held_out:,} labelled samples held out: above confidence "
             f"{calibration.threshold:.2f}, {coverage:.0%} of them, {accuracy:.1%} are right"
         )
-        if accuracy < wanted.accuracy:
+        if calibration.tested:
+            coverage, accuracy = calibration.tested
+            yield f"            tested where the threshold was not chosen: {coverage:.0%}, {accuracy:.1%} right"
+        if calibration.reached[1] < wanted.accuracy:
             yield f"            {wanted.accuracy:.0%} was asked for, and is not reached at any confidence"
     else:
         yield "assign      each category has one labelled sample: none can be held out, so no threshold is known"

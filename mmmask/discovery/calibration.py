@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 HELD_OUT = 0.25  # of the labelled samples of a class; one at least stays
 POINTS = 40  # of the curve
+FOLDS, FEWEST = 5, 20  # of held-out samples, of which each is tested by a threshold of the others; if so many there are
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Calibration:
     """Confidence is a softmax over -distance^2 / `temperature`; below `threshold` an assignment is not given.
 
     `coverage` and `accuracy` are of the held-out samples above each of `thresholds`, descending; `held_out` counts
-    them. Without any, the threshold is 0 and nothing is known of accuracy.
+    them. Without any, the threshold is 0 and nothing is known of accuracy. `tested` are coverage and accuracy of fifths
+    of them, each above the threshold that was chosen on the others: what to expect of new samples.
     """
 
     temperature: float
@@ -25,6 +27,7 @@ class Calibration:
     thresholds: tuple[float, ...] = ()
     coverage: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
+    tested: tuple[float, float] | None = None
 
     @property
     def reached(self) -> tuple[float, float]:
@@ -50,9 +53,14 @@ def confidences(squares: NDArray[np.float64], temperature: float) -> NDArray[np.
     return odds / odds.sum(1, keepdims=True)
 
 
-def calibrated(squares: NDArray[np.float64], true: NDArray[np.int64], wanted: float) -> Calibration:
+def calibrated(squares: NDArray[np.float64], true: NDArray[np.int64], wanted: float, seed: int = 0) -> Calibration:
     """From squared distances `(n, C)` of held-out samples and their true categories `(n,)`: the temperature of
     highest likelihood, and the lowest threshold above which at least the `wanted` share is right."""
+    found = _chosen(squares, true, wanted)
+    return replace(found, tested=_tested(squares, true, wanted, seed)) if len(true) >= FEWEST else found
+
+
+def _chosen(squares: NDArray[np.float64], true: NDArray[np.int64], wanted: float) -> Calibration:
     scale = float(squares.mean())
     rows = np.arange(len(true))
     temperatures = scale * np.logspace(-3, 0.5, 60)
@@ -78,3 +86,16 @@ def calibrated(squares: NDArray[np.float64], true: NDArray[np.int64], wanted: fl
         tuple(((shown + 1) / len(true)).tolist()),
         tuple(accuracy[shown].tolist()),
     )
+
+
+def _tested(
+    squares: NDArray[np.float64], true: NDArray[np.int64], wanted: float, seed: int
+) -> tuple[float, float] | None:
+    order, kept, right = np.random.default_rng([seed, 2]).permutation(len(true)), 0, 0
+    for part in np.array_split(order, FOLDS):
+        others = np.setdiff1d(order, part)
+        chosen = _chosen(squares[others], true[others], wanted)
+        sure = confidences(squares[part], chosen.temperature).max(1) >= chosen.threshold
+        kept += int(sure.sum())
+        right += int((squares[part].argmin(1) == true[part])[sure].sum())
+    return (kept / len(true), right / kept) if kept else None

@@ -120,7 +120,7 @@ def _calibrated(
     squares = category_squares(rows[held], clusters.centres, np.arange(k), k)
     pairs, counts = np.unique(np.stack([labels[held], squares.argmin(1)]), axis=1, return_counts=True)
     confusion = [[int(a), int(b) if b < known else -1, int(n)] for (a, b), n in zip(pairs.T, counts, strict=True)]
-    return calibrated(squares, labels[held], wanted.accuracy), confusion
+    return calibrated(squares, labels[held], wanted.accuracy, wanted.seed), confusion
 
 
 def _drawn(curve: Curve | None) -> dict[str, Any] | None:
