@@ -188,8 +188,9 @@ def _encoder(
         return encoder, encoder.portable(given)
     inner = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     backbone, codecs, settings = _with_codecs(own, inner, content, source)
-    made = {"modalities": settings["codecs"], "backbone": settings["backbone"], "looks": own.get("looks")}
-    return BackboneEncoder(codecs, backbone, own.get("looks")), {"class_path": given["class_path"], "init_args": made}
+    how = {name: own[name] for name in ("looks", "pool") if name in own}
+    made = {"modalities": settings["codecs"], "backbone": settings["backbone"], **how}
+    return BackboneEncoder(codecs, backbone, **how), {"class_path": given["class_path"], "init_args": made}
 
 
 def _with_codecs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from mmmask.discovery.towers import Tower
 from mmmask.errors import UserError, nearest
 from mmmask.heads.readout import MeanPool
 from mmmask.modalities import Modality
-from mmmask.synthesis.recognition import all_of
+from mmmask.synthesis.recognition import all_of, in_order
 from mmmask.tokenizers.codec import Codec, data_of
 from mmmask.tokens import TokenSet
 from mmmask.transformer import MaskedTransformer, decodes
@@ -68,6 +68,8 @@ class BackboneEncoder(Encoder):
         backbone: made for these modalities (FourM).
         looks: which modalities are looked at together, their tokens as one set, by a name of yours (default: each by
             itself).
+        pool: one mean of all tokens; or the tokens of a grid side by side, each in its place, and one mean of those of
+            each other modality (places): where in a picture something is then counts.
     """
 
     def __init__(
@@ -75,19 +77,20 @@ class BackboneEncoder(Encoder):
         modalities: dict[str, Codec],
         backbone: Callable[[Sequence[Modality]], MaskedTransformer] | MaskedTransformer,
         looks: dict[str, list[str]] | None = None,
+        pool: Literal["mean", "places"] = "mean",
     ) -> None:
         super().__init__()
         self.__dict__["codecs"] = modalities
         made = [codec.modality(name) for name, codec in modalities.items()]
         self.backbone = backbone if isinstance(backbone, MaskedTransformer) else backbone(made)
         self.looks = looks or {name: [name] for name in modalities}
-        self.widths = dict.fromkeys(self.looks, self.backbone.encoder.dim)
-        self.pool = MeanPool()
+        self.mean, self.in_places = MeanPool(), pool == "places"
         for name, own in self.looks.items():
             if not own:
                 raise UserError(f"looks: {name} looks at nothing; name the modalities it looks at.")
             for modality in own:
                 self.backbone.embedding.catalogue.number(modality)  # refuses one it does not have
+        self.widths = {name: self._width(own) for name, own in self.looks.items()}
         for name, weight in self.backbone.named_parameters():
             weight.requires_grad_(not decodes(name))
 
@@ -99,8 +102,26 @@ class BackboneEncoder(Encoder):
             sets = [all_of(catalogue, {name: data[name] for name in own}) for data in views]
             tokens = TokenSet.below(sets).map(lambda part: part.to(device))
             features = self.backbone.encode(tokens).features[:, -len(tokens) :]  # registers lie before them
-            found[look] = Seen(self.pool(features, tokens.is_valid()), tokens.is_valid().any(1))
+            found[look] = Seen(self._pooled(own, features, tokens), tokens.is_valid().any(1))
         return found
+
+    def _width(self, own: Sequence[str]) -> int:
+        modalities = [self.backbone.embedding.catalogue[name] for name in own]
+        parts = sum(m.length if m.kind == "grid" else 1 for m in modalities) if self.in_places else 1
+        return parts * self.backbone.encoder.dim
+
+    def _pooled(self, own: Sequence[str], features: Tensor, tokens: TokenSet) -> Tensor:
+        """One vector `(B, width)` of the features `(B, N, dim)` of the tokens of these modalities."""
+        if not self.in_places:
+            return self.mean(features, tokens.is_valid())
+        catalogue, parts = self.backbone.embedding.catalogue, []
+        for name in own:
+            mine = (tokens.modality == catalogue.number(name)) & tokens.is_valid()
+            if catalogue[name].kind == "grid":
+                parts.append(in_order(features, tokens, mine, catalogue[name].length)[0].flatten(1))
+            else:
+                parts.append(self.mean(features, mine))
+        return torch.cat(parts, 1)
 
     def entries(self) -> list[str]:
         names = {name: None for own in self.looks.values() for name in own}

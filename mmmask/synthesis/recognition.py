@@ -47,17 +47,8 @@ class Recognition(nn.Module):
         features, valid = memory.features[:, -len(tokens) :], tokens.is_valid()  # registers lie before them
         if self.looks_at is None:
             return self.head(features, valid)
-        return self.head(*self._in_order(features, tokens, self.looks_at))
-
-    def _in_order(self, features: Tensor, tokens: TokenSet, number: int) -> tuple[Tensor, Tensor]:
-        """Features `(B, L, dim)` of one modality, each in its place, zero where there is none; and where there is."""
-        length = self.catalogue.modalities[number].length
-        mine = (tokens.modality == number) & tokens.is_valid()
-        place = torch.where(mine, tokens.position, length)  # the last one is thrown away
-        found = features.new_zeros(len(features), length + 1, features.shape[2])
-        there = torch.zeros_like(found[..., 0], dtype=torch.bool)
-        found = found.scatter(1, place[..., None].expand_as(features), features)
-        return found[:, :length], there.scatter(1, place, mine)[:, :length]
+        mine = (tokens.modality == self.looks_at) & tokens.is_valid()
+        return self.head(*in_order(features, tokens, mine, self.catalogue.modalities[self.looks_at].length))
 
     @torch.no_grad()
     def predict(self, batch: Mapping[str, Any]) -> Tensor:
@@ -74,3 +65,13 @@ def all_of(catalogue: Catalogue, data: Mapping[str, Data]) -> TokenSet:
             cut[name] = some._replace(ids=some.ids[:, : max(1, some.length.max(initial=0))])
     cut, values = side_by_side(cut)
     return reduce(TokenSet.concat, [tokens_of_data(catalogue.number(n), some, values) for n, some in cut.items()])
+
+
+def in_order(features: Tensor, tokens: TokenSet, mine: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Features `(B, length, dim)` of some of the tokens, each in its place, zero where there is none; and where there
+    is `(B, length)`."""
+    place = torch.where(mine, tokens.position, length)  # the last one is thrown away
+    found = features.new_zeros(len(features), length + 1, features.shape[2])
+    there = torch.zeros_like(found[..., 0], dtype=torch.bool)
+    found = found.scatter(1, place[..., None].expand_as(features), features)
+    return found[:, :length], there.scatter(1, place, mine)[:, :length]

@@ -37,6 +37,7 @@ def config(made, name, settings, *callbacks):
     encoder = {
         "modalities": {"pixels": patches, "text": words},
         "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
+        "pool": "places",
     }
     given = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": encoder}
     task = {"encoder": given, "classes": len(KINDS), "protocol": str(made / "p.json"), "width": 16, "warmup_steps": 2}

@@ -17,6 +17,7 @@ from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.heads import ClassHead, DepthHead, SegmentationHead
 from mmmask.pretrained.model_files import read
+from mmmask.synthesis.recognition import in_order
 from mmmask.transformer import FourM
 from tasks.fine_tuning import FineTuning
 from tasks.finished import model_of
@@ -115,7 +116,8 @@ def test_tokens_are_in_their_places_whatever_is_padded():
     many, few = (next(iter(DataLoader(samples(count), count))) for count in (6, 1))
     torch.testing.assert_close(model.predict(many)[:1], model.predict(few))
     tokens = model.tokens(many)
-    found, there = model._in_order(tokens.position[..., None].float(), tokens, model.looks_at)
+    mine = (tokens.modality == model.looks_at) & tokens.is_valid()
+    found, there = in_order(tokens.position[..., None].float(), tokens, mine, 16)
     assert found[..., 0].tolist() == [list(range(16))] * 6
     assert there.all()
     gone = {**many, "present": {"image": torch.zeros(6, dtype=torch.bool)}}

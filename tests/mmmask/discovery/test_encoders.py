@@ -6,8 +6,18 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mmmask.discovery import OpenClipPictures, OpenClipTexts, PretrainedPictures, PretrainedTexts, Towers, Vectors
+from mmmask.discovery import (
+    BackboneEncoder,
+    OpenClipPictures,
+    OpenClipTexts,
+    PretrainedPictures,
+    PretrainedTexts,
+    Towers,
+    Vectors,
+)
 from mmmask.errors import UserError
+from mmmask.tokenizers import Choice, Patches
+from mmmask.transformer import FourM
 
 TEXTS = ["a red shoe", "", "two green hats"]
 
@@ -109,6 +119,25 @@ def test_what_is_exported_is_made_again_without_its_files(folders, clip, kind):
         again = type(tower)(**kept["init_args"])
         again.load_state_dict(tower.state_dict())
         torch.testing.assert_close(again.eval()(raw), tower.eval()(raw))
+
+
+def test_in_places_a_grid_keeps_where_things_are_and_other_tokens_have_one_mean():
+    torch.manual_seed(0)
+    codecs = {"pixels": Patches(16, 3, 8, source="photo"), "kind": Choice(["hat", "shoe"])}
+    looks = {"both": ["pixels", "kind"], "kind": ["kind"]}
+    encoder = BackboneEncoder(codecs, lambda known: FourM(known, 8, 0, 0, 2), looks, pool="places").eval()
+    assert encoder.widths == {"both": 5 * 8, "kind": 8}
+    picture = pictures(16).float() / 255
+    batch = {"photo": picture, "kind": ["hat", "shoe", "hat"]}
+    seen = encoder([batch])
+    other = picture.clone()
+    other[:, :, :8, 8:] = 0.5  # the second patch
+    moved = (encoder([batch | {"photo": other}])["both"].vectors - seen["both"].vectors).abs().sum(0).view(5, 8).sum(1)
+    assert [bool(part > 0) for part in moved] == [False, True, False, False, False]
+    torch.testing.assert_close(seen["both"].vectors[:, 32:], seen["kind"].vectors)
+    absent = encoder([batch | {"present": {"photo": torch.tensor([True, False, True])}}])
+    assert not absent["both"].vectors[1, :32].any()
+    assert absent["both"].there.tolist() == [True] * 3
 
 
 def test_only_the_last_blocks_of_each_tower_learn(folders):
