@@ -107,6 +107,7 @@ class CategoryDiscovery(CodecTask):
         if train_blocks is not None:
             encoder.train_last(train_blocks)
         self.judged = torch.nn.ModuleList(Judged(self.protocol.old, looks) for _ in SETS)
+        self._has_products = False
         self._known = 0  # labelled samples in the first validation data
         self._begun = -1  # the step at which prototypes began
 
@@ -145,9 +146,11 @@ class CategoryDiscovery(CodecTask):
             if (backbone := self.model.backbone) is None:
                 raise UserError("CategoryDiscovery: init_from fills a backbone; Towers bring weights of their own.")
             begin_from(self, backbone, self.init_from, stage)
-        if self.low_rank is not None:
+        if self.low_rank is not None and not self._has_products:
+            self._has_products = True
+            blocks = [block for stack in self.encoder.some_stacks() for block in stack]
             self.encoder.requires_grad_(False)
-            add_low_rank((block for stack in self.encoder.stacks() for block in stack), self.low_rank)
+            add_low_rank(blocks, self.low_rank)
 
     def configure_optimizers(self) -> Any:
         if self.trainer.estimated_stepping_batches == float("inf"):

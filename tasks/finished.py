@@ -151,6 +151,8 @@ def _recognition(given: dict[str, Any], weights: dict[str, Any], content: Mappin
 
 def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping[str, Any], source: Path) -> Model:
     """The encoder of a run with its adapters, prototypes and fusion."""
+    if "encoder" not in given:
+        raise UserError(f"{source} was trained with an earlier mmmask, whose category discovery had no encoder.")
     weights = with_products(weights)
     encoder, made = _encoder(given["encoder"], weights, content, source)
     head = {"dim": given["width"], "classes": given["classes"]}

@@ -87,7 +87,7 @@ class Discoverer(nn.Module):
     def _features(self, batches: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """`(M, V, B, width)` of the views in `batches`, and which there are `(M, B)`."""
         found, there = [], []
-        for name, (vectors, has) in self.encoder(batches).items():
+        for name, (vectors, has) in self.encoder(self.encoder.read(batches)).items():
             found.append(self.adapters[name](vectors, has).unflatten(0, (len(batches), -1)))
             there.append(has.unflatten(0, (len(batches), -1)).all(0))
         return torch.stack(found), torch.stack(there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -28,15 +29,28 @@ class Seen(NamedTuple):
     there: Tensor
 
 
+@dataclass(frozen=True)
+class Raw:
+    """What batches hold for a tower, and which of their samples have it (None: all)."""
+
+    parts: list[tuple[Any, Tensor | None]]
+
+
 class Encoder(nn.Module, ABC):
-    """Looks at samples. `widths` has the looks by name, and how many numbers the vectors of each have."""
+    """Looks at samples: what `read` finds in batches, `forward` sees. `widths` has the looks by name, and how many
+    numbers the vectors of each have."""
 
     widths: dict[str, int]
     codecs: dict[str, Codec]  # what of the batch becomes tokens first; no children, for they are not trained
+    weightless = ("read", "entries", "stacks", "some_stacks", "portable", "train_last")  # methods that need no weights
 
     @abstractmethod
-    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
-        """What each look sees in the samples of all batches, one below the other."""
+    def read(self, batches: Sequence[Batch]) -> Any:
+        """What looks need of all batches, one below the other, as it is on the CPU."""
+
+    @abstractmethod
+    def forward(self, read: Any) -> dict[str, Seen]:
+        """What each look sees in what was read."""
 
     @abstractmethod
     def entries(self) -> list[str]:
@@ -52,12 +66,22 @@ class Encoder(nn.Module, ABC):
 
     def train_last(self, count: int) -> None:
         """Keep all as it is but the last blocks of each stack."""
+        stacks = self.some_stacks()
         self.requires_grad_(False)
-        for stack in self.stacks():
+        for stack in stacks:
             if not 0 <= count <= len(stack):
                 raise UserError(f"{type(self).__name__}: train_blocks is {count}; there are {len(stack)} blocks.")
             for block in list(stack)[len(stack) - count :]:
                 block.requires_grad_(True)
+
+    def some_stacks(self) -> list[Sequence[nn.Module]]:
+        """The stacks that have blocks; none at all is an error of who wants to train a part of them."""
+        if not (found := [stack for stack in self.stacks() if len(stack)]):
+            raise UserError(
+                f"{type(self).__name__}: no blocks that attend are found here, of which a part could learn; train all "
+                "(neither train_blocks nor low_rank)."
+            )
+        return found
 
 
 class BackboneEncoder(Encoder):
@@ -80,6 +104,8 @@ class BackboneEncoder(Encoder):
         pool: Literal["mean", "places"] = "mean",
     ) -> None:
         super().__init__()
+        if pool not in ("mean", "places"):
+            raise UserError(f"BackboneEncoder: pool is '{pool}'; choose mean or places.")
         self.__dict__["codecs"] = modalities
         made = [codec.modality(name) for name, codec in modalities.items()]
         self.backbone = backbone if isinstance(backbone, MaskedTransformer) else backbone(made)
@@ -94,13 +120,19 @@ class BackboneEncoder(Encoder):
         for name, weight in self.backbone.named_parameters():
             weight.requires_grad_(not decodes(name))
 
-    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
-        catalogue, device = self.backbone.embedding.catalogue, self.backbone.embedding.words.weight.device
+    def read(self, batches: Sequence[Batch]) -> dict[str, TokenSet]:
+        catalogue = self.backbone.embedding.catalogue
         names = [name for name in self.codecs if any(name in own for own in self.looks.values())]
-        views, found = [data_of(self.codecs, batch, names) for batch in batches], {}
+        views = [data_of(self.codecs, batch, names) for batch in batches]
+        return {
+            look: TokenSet.below([all_of(catalogue, {name: data[name] for name in own}) for data in views])
+            for look, own in self.looks.items()
+        }
+
+    def forward(self, read: Mapping[str, TokenSet]) -> dict[str, Seen]:
+        device, found = self.backbone.embedding.words.weight.device, {}
         for look, own in self.looks.items():
-            sets = [all_of(catalogue, {name: data[name] for name in own}) for data in views]
-            tokens = TokenSet.below(sets).map(lambda part: part.to(device))
+            tokens = read[look].map(lambda part: part.to(device))
             features = self.backbone.encode(tokens).features[:, -len(tokens) :]  # registers lie before them
             found[look] = Seen(self._pooled(own, features, tokens), tokens.is_valid().any(1))
         return found
@@ -150,10 +182,13 @@ class Towers(Encoder):
         self.looks, self.codecs = nn.ModuleDict(looks), {}
         self.widths = {name: tower.width for name, tower in looks.items()}
 
-    def forward(self, batches: Sequence[Batch]) -> dict[str, Seen]:
+    def read(self, batches: Sequence[Batch]) -> dict[str, Raw]:
+        return {name: Raw([_raw(tower.source or name, batch) for batch in batches]) for name, tower in self._towers()}
+
+    def forward(self, read: Mapping[str, Raw]) -> dict[str, Seen]:
         found = {}
         for name, tower in self._towers():
-            parts = [_raw(tower.source or name, batch) for batch in batches]
+            parts = read[name].parts
             vectors = torch.cat([tower(raw) for raw, _ in parts])
             there = torch.cat([tower.there(raw) if has is None else tower.there(raw) & has for raw, has in parts])
             there = there.to(vectors.device)

@@ -4,6 +4,8 @@ already."""
 from __future__ import annotations
 
 import json
+import logging
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmmask.errors import UserError, nearest
 
+DAMAGED = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 HALF = 0.5  # mean and spread of pixels, where a model names none
 
 
@@ -88,6 +92,11 @@ class PictureTower(Tower):
         picture = raw.to(mean.device).float() / (1.0 if raw.is_floating_point() else 255.0)
         if picture.shape[1] == 1:
             picture = picture.expand(-1, len(mean), -1, -1)
+        if picture.shape[1] != len(mean):
+            raise UserError(
+                f"{type(self).__name__}: pictures have {picture.shape[1]} channels, expected {len(mean)} or 1; set "
+                "channels of the reader."
+            )
         if picture.shape[2:] != self.size:
             picture = F.interpolate(picture, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         return (picture - mean) / spread
@@ -104,15 +113,19 @@ class TextTower(Tower):
 
 
 class OpenClipPictures(PictureTower):
-    """The picture side of an open_clip model, of this name (ViT-B-32) and with the weights of a file."""
+    """The picture side of an open_clip model, of this name (ViT-B-32), with the weights of a file.
 
-    def __init__(self, model: str, pretrained: Path | None = None, source: str | None = None) -> None:
+    An exported model has the weights itself: there `pretrained` is None, and `made` true.
+    """
+
+    def __init__(
+        self, model: str, pretrained: Path | None = None, made: bool = False, source: str | None = None
+    ) -> None:
         super().__init__(source)
-        clip = _open_clip(model, pretrained)
-        self.net, self.width = clip.visual, int(clip.visual.output_dim)
-        size = clip.visual.image_size
+        self.net, self.width = _open_clip(model, pretrained, made).visual, _embedded(model)
+        size = self.net.image_size
         self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self._colours(getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None))
+        self._colours(getattr(self.net, "image_mean", None), getattr(self.net, "image_std", None))
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.net(self.pixels(raw)).float()
@@ -121,19 +134,25 @@ class OpenClipPictures(PictureTower):
         return _blocks(self.net)
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        return _without_file(spec)
+        return _with(spec, pretrained=None, made=True)
 
 
 class OpenClipTexts(TextTower):
-    """The text side of an open_clip model, of this name (ViT-B-32) and with the weights of a file."""
+    """The text side of an open_clip model, of this name (ViT-B-32), with the weights of a file.
 
-    def __init__(self, model: str, pretrained: Path | None = None, source: str | None = None) -> None:
+    An exported model has the weights itself: there `pretrained` is None, and `made` true.
+    """
+
+    def __init__(
+        self, model: str, pretrained: Path | None = None, made: bool = False, source: str | None = None
+    ) -> None:
         super().__init__(source)
+        self.net, self.width = _open_clip(model, pretrained, made), _embedded(model)
         import open_clip  # slow to import
 
-        self.net, self.words = _open_clip(model, pretrained), open_clip.get_tokenizer(model)
-        self.net.visual = nn.Identity()  # the other half
-        self.width = int(open_clip.get_model_config(model)["embed_dim"])
+        self.words = open_clip.get_tokenizer(model)
+        self.net.visual = nn.Identity()  # the other half, and what compares both
+        self.net.logit_scale = self.net.logit_bias = None
 
     def forward(self, raw: Sequence[str]) -> Tensor:
         device = next(self.net.parameters()).device
@@ -143,7 +162,7 @@ class OpenClipTexts(TextTower):
         return _blocks(self.net)
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        return _without_file(spec)
+        return _with(spec, pretrained=None, made=True)
 
 
 class PretrainedPictures(PictureTower):
@@ -157,7 +176,7 @@ class PretrainedPictures(PictureTower):
     ) -> None:
         super().__init__(source)
         self.net = _pretrained(folder, made)
-        self.width = int(self.net.config.hidden_size)
+        self.width = _hidden(self.net, folder)
         settings = made["preprocessor"] if made else _json(folder, "preprocessor_config.json")
         self.settings = {name: settings.get(name) for name in ("image_mean", "image_std")}
         self._colours(*self.settings.values())
@@ -171,7 +190,7 @@ class PretrainedPictures(PictureTower):
         return _blocks(self.net)
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        return _made(spec, {"config": self.net.config.to_dict(), "preprocessor": self.settings})
+        return _with(spec, folder=None, made={"config": self.net.config.to_dict(), "preprocessor": self.settings})
 
 
 class PretrainedTexts(TextTower):
@@ -188,20 +207,27 @@ class PretrainedTexts(TextTower):
         source: str | None = None,
     ) -> None:
         super().__init__(source)
-        self.net, self.length = _pretrained(folder, made), length
-        self.width = int(self.net.config.hidden_size)
+        self.net = _pretrained(folder, made)
+        self.width = _hidden(self.net, folder)
+        most = getattr(self.net.config, "max_position_embeddings", length)
+        if not 1 <= length <= most:
+            raise UserError(f"PretrainedTexts: length is {length}; {folder or 'this model'} takes 1 to {most} words.")
         self.tokenizer = made["tokenizer"] if made else _json(folder, "tokenizer.json")
         from tokenizers import Tokenizer
 
-        self.words = Tokenizer.from_str(json.dumps(self.tokenizer))
+        try:
+            self.words = Tokenizer.from_str(json.dumps(self.tokenizer))
+        except Exception as error:  # the library has no class of its own for it
+            raise UserError(f"{folder}: tokenizer.json is no tokenizer ({_first(error)}).") from error
         self.words.enable_truncation(length)
         self.words.enable_padding(pad_id=getattr(self.net.config, "pad_token_id", None) or 0)
 
     def forward(self, raw: Sequence[str]) -> Tensor:
         found = self.words.encode_batch([text or "" for text in raw])
-        device = next(self.net.parameters()).device
+        device, pad = next(self.net.parameters()).device, [0] * (not any(one.ids for one in found))
         ids, mask = (
-            torch.tensor([getattr(one, part) for one in found], device=device) for part in ("ids", "attention_mask")
+            torch.tensor([getattr(one, part) or pad for one in found], device=device)
+            for part in ("ids", "attention_mask")
         )
         features = self.net(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -210,41 +236,70 @@ class PretrainedTexts(TextTower):
         return _blocks(self.net)
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        return _made(spec, {"config": self.net.config.to_dict(), "tokenizer": self.tokenizer})
+        return _with(spec, folder=None, made={"config": self.net.config.to_dict(), "tokenizer": self.tokenizer})
 
 
-def _open_clip(model: str, pretrained: Path | None) -> Any:
+def _open_clip(model: str, pretrained: Path | None, made: bool) -> Any:
     import open_clip  # slow to import
 
     if model not in open_clip.list_models():
         raise UserError(f"open_clip has no model '{model}'.{nearest(model, open_clip.list_models())}")
+    words = open_clip.get_model_config(model)["text_cfg"]
+    if foreign := words.get("hf_tokenizer_name") or words.get("hf_model_name"):
+        raise UserError(f"{model} needs {foreign} from the Hub for its texts; take a model of open_clip's own words.")
+    if (pretrained is None) == (not made):
+        raise UserError(f"{model}: give the file of its weights (pretrained).")
     if pretrained is not None and not Path(pretrained).is_file():
         raise UserError(f"there is no file {pretrained} with weights of {model}.")
+    level = logging.getLogger().level
     try:
-        return open_clip.create_model(model, pretrained=str(pretrained) if pretrained else None)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{pretrained or model}: open_clip cannot make a {model} of it ({_first(error)}).") from error
+        if made:
+            logging.getLogger().setLevel(logging.ERROR)  # it would say that weights are random; they are yet to come
+        return open_clip.create_model(model, pretrained=str(pretrained) if pretrained else None, pretrained_text=False)
+    except (*DAMAGED, AttributeError, TypeError) as error:
+        raise UserError(f"{pretrained}: open_clip cannot make a {model} of it ({_first(error)}).") from error
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def _embedded(model: str) -> int:
+    """How many numbers the vectors of an open_clip model have."""
+    import open_clip
+
+    return int(open_clip.get_model_config(model)["embed_dim"])
+
+
+def _hidden(net: Any, folder: Path | None) -> int:
+    """How many numbers the features of a model of transformers have."""
+    if (size := getattr(net.config, "hidden_size", None)) is None:
+        raise UserError(
+            f"{folder} holds a {type(net).__name__}, which is no encoder of one kind of data; of a CLIP, take "
+            "OpenClipPictures and OpenClipTexts."
+        )
+    return int(size)
 
 
 def _pretrained(folder: Path | None, made: dict[str, Any] | None) -> Any:
     """A model of a folder, or a fresh one by the configuration that an exported model holds."""
-    from transformers import AutoConfig, AutoModel, logging  # slow to import
+    from transformers import AutoConfig, AutoModel  # slow to import
+    from transformers.utils import logging as notes
 
     if (folder is None) == (not made):
         raise UserError("a tower of transformers is made of a folder: what save_pretrained puts there.")
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would list weights of heads that are not used
+    before = notes.get_verbosity()
+    notes.set_verbosity_error()  # it would list weights of heads that are not used
     try:
         if made:
             config = dict(made["config"])
-            return AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
-        return AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).train()
-    except (OSError, ValueError) as error:
+            return AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config)).float()
+        # float32 whatever the file has: small changes would be lost
+        return AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).float().train()
+    except DAMAGED as error:
         raise UserError(
             f"{folder} holds no model of transformers ({_first(error)}): download one there, as safetensors."
         ) from error
     finally:
-        logging.set_verbosity(before)
+        notes.set_verbosity(before)
 
 
 def _json(folder: Path | None, name: str) -> Any:
@@ -252,23 +307,23 @@ def _json(folder: Path | None, name: str) -> Any:
     file = Path(folder) / name
     if not file.is_file():
         raise UserError(f"{folder} has no {name}: download it with the model.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): download it again.") from error
 
 
 def _blocks(net: nn.Module) -> Sequence[nn.Module]:
-    """The blocks of a network: its longest list of modules that attend."""
+    """The blocks of a network: its list of modules that attend. Networks with several (stages) have no one."""
     lists = [list(m) for m in net.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m)]
     attend = [some for some in lists if all(any("att" in name for name, _ in m.named_children()) for m in some)]
-    return max(attend, key=len, default=[])
+    return attend[0] if len(attend) == 1 else []
 
 
-def _without_file(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, "init_args": {**spec["init_args"], "pretrained": None}}
-
-
-def _made(spec: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    return {**spec, "init_args": {**spec["init_args"], "folder": None, "made": made}}
+def _with(spec: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**spec, "init_args": {**spec["init_args"], **changes}}
 
 
 def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
+    """The beginning of what an error says."""
+    return " ".join(str(error).split())[:200].rstrip(".")

@@ -24,6 +24,7 @@ def discovery_page(
     """The page; by key `texts` and `pictures` (data: URLs), `points` as (x, y, place of the category, key)."""
     told = discovery.made_from
     known = sum(category.known for category in discovery.categories)
+    confusion = _counted(discovery, curves.get("confusion", []))
     data = {
         "summary": f"{told['samples']:,} samples, {told['labelled']:,} of them labelled; {len(discovery.categories)} "
         f"categories: {known} known, {len(discovery.categories) - known} new. Names of new ones are suggestions: the "
@@ -33,8 +34,8 @@ def discovery_page(
         "pictures": pictures,
         "curves": {"classes": curves.get("classes")},
         "calibration": asdict(discovery.calibration),
-        "confusion": _confused(discovery, confusion := _counted(discovery, curves.get("confusion", []))),
-        "matrix": _matrix(discovery, confusion),
+        "confusion": _confused(discovery, *confusion),
+        "matrix": _matrix(discovery, *confusion),
         "map": {
             "points": [(round(x, 4), round(y, 4), place, key) for x, y, place, key in points],
             "note": f"{len(points):,} of {told['samples']:,} samples by t-SNE: discs are known categories, rings new "
@@ -60,27 +61,29 @@ def _as_script(data: Any) -> str:
 Counts = dict[tuple[int, int], int]  # of samples labelled as one id that were found in another; -1 is any new category
 
 
-def _counted(discovery: Discovery, confusion: list[list[int]]) -> Counts:
-    """Of the categories that there still are."""
+def _counted(discovery: Discovery, confusion: list[list[int]]) -> tuple[Counts, dict[int, int]]:
+    """Of the categories that there still are, and how many samples are labelled as each."""
     there = {category.id for category in discovery.categories} | {-1}
     found: Counts = {}
+    whole: dict[int, int] = {}
     for given, taken, count in confusion:
+        whole[given] = whole.get(given, 0) + count
         if given in there and taken in there:
             found[given, taken] = found.get((given, taken), 0) + count
-    return found
+    return found, whole
 
 
-def _confused(discovery: Discovery, confusion: Counts) -> list[tuple[str, str, int, int]]:
+def _confused(discovery: Discovery, confusion: Counts, whole: dict[int, int]) -> list[tuple[str, str, int, int]]:
     """(labelled, found in, samples, of how many), most samples first."""
-    names, whole = _names(discovery), _whole(confusion)
+    names = _names(discovery)
     wrong = [item for item in confusion.items() if item[0][0] != item[0][1]]
     top = sorted(wrong, key=lambda item: (-item[1], item[0]))[:CONFUSED]
     return [(names[given], names[taken], count, whole[given]) for (given, taken), count in top]
 
 
-def _matrix(discovery: Discovery, confusion: Counts) -> dict[str, Any]:
+def _matrix(discovery: Discovery, confusion: Counts, whole: dict[int, int]) -> dict[str, Any]:
     """The names of rows and columns, and (row, column, samples, of how many): each row is a labelled category."""
-    names, whole = _names(discovery), _whole(confusion)
+    names = _names(discovery)
     columns = [*sorted({given for given, _ in confusion} | {taken for _, taken in confusion if taken >= 0}), -1]
     place = {id: n for n, id in enumerate(columns)}
     cells = [(place[given], place[taken], count, whole[given]) for (given, taken), count in sorted(confusion.items())]
@@ -89,11 +92,3 @@ def _matrix(discovery: Discovery, confusion: Counts) -> dict[str, Any]:
 
 def _names(discovery: Discovery) -> dict[int, str]:
     return {category.id: category.name for category in discovery.categories} | {-1: "(a new category)"}
-
-
-def _whole(confusion: Counts) -> dict[int, int]:
-    """How many samples are labelled as each id."""
-    found: dict[int, int] = {}
-    for (given, _), count in confusion.items():
-        found[given] = found.get(given, 0) + count
-    return found

@@ -31,8 +31,7 @@ def log_likelihoods(
     ids, length = torch.from_numpy(data.ids).to(model.device), torch.from_numpy(data.length).to(model.device)
     of = _of_words if model.catalogue[target].kind == "sequence" else _of_grids
     known = model.known(given)
-    count = len(next(iter(known.values())).modality)
-    found = of(model, target, model.conditions(known, count, target).parts[0], ids, length)
+    found = of(model, target, model.conditions(known, _count(known), target).parts[0], ids, length)
     if about:
         found = found - of(model, target, model.conditions({}, 1, target).parts[0], ids, length)
     return found.cpu()
@@ -45,8 +44,7 @@ def log_chances(model: AnyToAny, given: Mapping[str, Any], target: str) -> Tenso
     modality, given_tokens = model.catalogue[target], model.known(given)
     if modality.kind == "sequence":
         raise UserError(f"log_chances: {target} is a sequence, whose words depend on those before; take a grid.")
-    count = len(next(iter(given_tokens.values())).modality)
-    known = model.conditions(given_tokens, count, target).parts[0]
+    known = model.conditions(given_tokens, _count(given_tokens), target).parts[0]
     parts = _rows(known, AT_ONCE // modality.length)
     return torch.cat([_at_once(model, target, some) for some in parts]).cpu()
 
@@ -83,6 +81,11 @@ def _of_words(model: AnyToAny, name: str, known: TokenSet, ids: Tensor, length: 
         chances = answers.logits(model.embedding, name, features).float().log_softmax(-1)
         found.append((chances.gather(2, wanted[..., None])[..., 0] * asked.is_valid()).sum(1))
     return torch.stack(found)
+
+
+def _count(known: Mapping[str, TokenSet]) -> int:
+    """Of samples: one, if nothing is given."""
+    return len(next(iter(known.values())).modality) if known else 1
 
 
 def _rows(known: TokenSet, at_once: int) -> Iterator[TokenSet]:

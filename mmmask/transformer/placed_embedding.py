@@ -70,6 +70,7 @@ class PlacedEmbedding(Vocabularies):
         nn.init.normal_(self.answers.weight, std=answer_std)
         for table in (self.learned, self.learned_asked):
             nn.init.normal_(table.weight, std=0.02)
+            table.weight.requires_grad_(bool(learned))  # no rows have no gradient, for which DDP would wait
         nn.init.normal_(self.unknown, std=0.02)
         nn.init.normal_(self.kinds, std=0.02)
 

@@ -1,6 +1,7 @@
 """Category discovery through the command line, stopped again and again, or sharded over ranks: the same run."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -91,14 +92,42 @@ def test_stopped_every_five_batches_it_is_the_same_run(settings, made):
     assert told(stopped) == told(quiet)
 
 
+def towers(made):
+    """The texts by the small text side of open_clip and by a BERT."""
+    import open_clip
+    from transformers import BertConfig, BertModel
+
+    sizes = {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
+    words = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+    (made / "small-one.json").write_text(json.dumps({"embed_dim": 8, "vision_cfg": sizes, "text_cfg": words}))
+    open_clip.add_model_config(made / "small-one.json")
+    torch.save(open_clip.create_model("small-one").state_dict(), made / "weights.pt")
+    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=60, **bert), False).save_pretrained(made / "bert")
+    (made / "bert" / "tokenizer.json").write_text((made / "words.json").read_text())
+    clip = {"model": "small-one", "pretrained": str(made / "weights.pt"), "source": "text"}
+    looks = {
+        "clip": {"class_path": "mmmask.discovery.OpenClipTexts", "init_args": clip},
+        "bert": {
+            "class_path": "mmmask.discovery.PretrainedTexts",
+            "init_args": {"folder": str(made / "bert"), "source": "text"},
+        },
+    }
+    return {"class_path": "mmmask.discovery.Towers", "init_args": {"looks": looks}}
+
+
+@pytest.mark.parametrize("kind", ["backbone", "towers", "towers, low rank"])
 @sharding
-def test_sharded_over_two_ranks_it_trains_and_judges_as_over_two_whole_ones(made):
+def test_sharded_over_two_ranks_it_trains_and_judges_as_over_two_whole_ones(made, kind):
+    settings = {} if kind == "backbone" else {"encoder": towers(made)}
+    settings |= {"low_rank": 2} if kind == "towers, low rank" else {}
+
     def run(rank, name, strategy):
         where = ["--config", f"trainer/{strategy}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
         assert main(["fit", "--config", str(made / name / "config.yaml"), *where]) == 0
 
     for name, strategy in (("whole", "ddp"), ("sharded", "fsdp2")):
-        config(made, name, {})
+        config(made, name, settings)
         together(2, run, name, strategy)
     whole, sharded = (told(made / name / "run-1") for name in ("whole", "sharded"))
     assert [step for step, _ in sharded] == [step for step, _ in whole]

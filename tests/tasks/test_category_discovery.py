@@ -19,6 +19,7 @@ from mmmask.tokenizers import Words, learn_words
 from mmmask.transformer import FourM
 from tasks import CategoryDiscovery
 from tasks.finished import model_of
+from tasks.training.ema import EMA
 from tasks.training.parallel import Parallel
 from tasks.training.randomness import Randomness
 
@@ -68,7 +69,7 @@ def task(protocol, names="pq", objective=None, depth=1, looks=None, encoder=None
 
 
 def fit(model, where, steps=60, **options):
-    runner = Trainer(max_steps=steps, callbacks=[Randomness(), Parallel()], **{**QUIET, **options})
+    runner = Trainer(**{"max_steps": steps, "callbacks": [Randomness(), Parallel()], **QUIET, **options})
     runner.fit(model, where)
     return runner
 
@@ -151,6 +152,16 @@ def test_only_the_last_blocks_learn_if_so_asked(shards, protocol):
     assert {name.split(".")[4] for name in moved if name.startswith("encoder.backbone.encoder.blocks")} == {"2"}
     assert not [name for name in moved if name.startswith("encoder.backbone.embedding")]
     assert {"adapters.p.mean", "head.prototypes.weight"} <= moved
+
+
+def test_products_learn_also_after_a_validation_and_are_judged_after(shards, protocol):
+    model, where = task(protocol, low_rank=2), data(shards, protocol)
+    measured(model, where)
+    fit(model, where, 2, callbacks=[Randomness(), Parallel(), EMA(0.9)])
+    products = {name: weight for name, weight in model.named_parameters() if name.endswith("0.up")}
+    assert products
+    assert all(weight.requires_grad and weight.any() for weight in products.values())
+    assert measured(model, where).keys() >= {"val/all"}
 
 
 def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shards, protocol):

@@ -8,9 +8,10 @@ import torch
 
 from mmmask.errors import UserError
 from mmmask.masking import Cosine, Fixed, RatioMask
+from mmmask.modalities import Modality
 from mmmask.synthesis import CosineSchedule, ENATSchedule, Sampler
 from mmmask.tokens import Split
-from mmmask.transformer import ENAT, AutoNAT
+from mmmask.transformer import ENAT, AutoNAT, FourM
 from tasks.image_synthesis import ImageSynthesis, _in_two
 from tasks.training.ema import EMA
 from tasks.training.randomness import Randomness
@@ -22,6 +23,9 @@ def backbone(family="enat", **changes):
     if family == "enat":
         sizes = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "heads": 2, "dropout": 0.0}
         return ENAT(WORDS, LENGTH, CLASSES, **{**sizes, **changes})
+    if family == "fourm":
+        sizes = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "heads": 2, "word_std": 0.7, "answer_std": 0.1}
+        return FourM([Modality("image", LENGTH, WORDS), Modality("class", 1, CLASSES, kind="set")], **sizes, **changes)
     return AutoNAT(WORDS, LENGTH, CLASSES, **{"dim": 32, "depth": 3, "heads": 2, "dropout": 0.0, **changes})
 
 
@@ -55,7 +59,7 @@ def trainer(tmp_path, steps, *callbacks, **options):
     )
 
 
-@pytest.mark.parametrize("family", ["enat", "autonat"])
+@pytest.mark.parametrize("family", ["enat", "autonat", "fourm"])
 def test_it_learns_what_there_is_to_learn(family, tmp_path):
     pl.seed_everything(0)
     masks = RatioMask(Cosine())  # all masked often enough, for a grid so small
@@ -77,6 +81,16 @@ def test_it_learns_what_there_is_to_learn(family, tmp_path):
     share = ((first == 0) | (first == 3)).float().mean()
     assert share > 0.5  # by chance: 0.25
     assert 0.2 < (first == 0).float().mean() < 0.8
+
+
+def test_a_backbone_of_mode_cross_gives_gradients_to_all_that_learns_and_takes_pictures_without_class(tmp_path):
+    task = ImageSynthesis(backbone("fourm"), unconditional=0.5)
+    batches = list(loader())
+    for batch in batches:
+        batch["label"][::2] = -1
+    trainer(tmp_path, 1).fit(task, torch.utils.data.DataLoader(batches, batch_size=None))
+    assert task.uses_all_weights  # so DDP waits for all
+    assert not [name for name, weight in task.named_parameters() if weight.requires_grad and weight.grad is None]
 
 
 def test_the_share_of_steps_that_was_asked_for_learns_to_reuse(tmp_path):

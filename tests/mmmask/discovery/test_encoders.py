@@ -57,7 +57,7 @@ def test_towers_see_each_look_as_one_vector_and_nothing_of_what_is_absent(folder
     vectors = torch.tensor([[1.0, 2, 3, 4, 5], [0.0] * 5, [1, float("nan"), 3, 4, 5]])
     batch = {"photo": pictures(), "title": TEXTS, "vectors": vectors}
     batch["present"] = {"photo": torch.tensor([True, True, False])}
-    seen = encoder([batch, batch])
+    seen = encoder(encoder.read([batch, batch]))
     assert {name: some.vectors.shape for name, some in seen.items()} == {
         "photo": (6, 16),
         "title": (6, 16),
@@ -67,7 +67,7 @@ def test_towers_see_each_look_as_one_vector_and_nothing_of_what_is_absent(folder
     assert seen["title"].there.tolist() == [True, False, True] * 2
     assert seen["clip"].there.tolist() == [True, False, False] * 2
     assert not any(some.vectors[~some.there].any() for some in seen.values())
-    alone = encoder([{name: value[2:] for name, value in batch.items() if name != "present"}])
+    alone = encoder(encoder.read([{name: value[2:] for name, value in batch.items() if name != "present"}]))
     torch.testing.assert_close(alone["title"].vectors[0], seen["title"].vectors[2], atol=1e-5, rtol=1e-4)  # no padding
 
 
@@ -129,19 +129,35 @@ def test_in_places_a_grid_keeps_where_things_are_and_other_tokens_have_one_mean(
     assert encoder.widths == {"both": 5 * 8, "kind": 8}
     picture = pictures(16).float() / 255
     batch = {"photo": picture, "kind": ["hat", "shoe", "hat"]}
-    seen = encoder([batch])
+    seen = encoder(encoder.read([batch]))
     other = picture.clone()
     other[:, :, :8, 8:] = 0.5  # the second patch
-    moved = (encoder([batch | {"photo": other}])["both"].vectors - seen["both"].vectors).abs().sum(0).view(5, 8).sum(1)
+    changed = encoder(encoder.read([batch | {"photo": other}]))["both"].vectors
+    moved = (changed - seen["both"].vectors).abs().sum(0).view(5, 8).sum(1)
     assert [bool(part > 0) for part in moved] == [False, True, False, False, False]
     torch.testing.assert_close(seen["both"].vectors[:, 32:], seen["kind"].vectors)
-    absent = encoder([batch | {"present": {"photo": torch.tensor([True, False, True])}}])
+    absent = encoder(encoder.read([batch | {"present": {"photo": torch.tensor([True, False, True])}}]))
     assert not absent["both"].vectors[1, :32].any()
     assert absent["both"].there.tolist() == [True] * 3
 
 
+def test_texts_that_are_all_empty_are_seen_too(folders):
+    tower = PretrainedTexts(folders / "bert", length=8).eval()
+    assert tower(["", ""]).shape == (2, 16)
+    assert not tower.there(["", " "]).any()
+
+
+def test_weights_of_half_precision_learn_in_whole(folders, tmp_path):
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(folders / "vit").to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    (tmp_path / "half" / "preprocessor_config.json").write_text("{}")
+    assert {weight.dtype for weight in PretrainedPictures(tmp_path / "half").parameters()} == {torch.float32}
+
+
 def test_only_the_last_blocks_of_each_tower_learn(folders):
-    encoder = Towers({"photo": PretrainedPictures(folders / "vit"), "title": PretrainedTexts(folders / "bert")})
+    towers = {"photo": PretrainedPictures(folders / "vit"), "title": PretrainedTexts(folders / "bert", length=8)}
+    encoder = Towers(towers | {"vectors": Vectors(3)})  # which has no blocks
     encoder.train_last(1)
     learning = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
     assert learning
@@ -159,13 +175,20 @@ def test_only_the_last_blocks_of_each_tower_learn(folders):
             lambda root: OpenClipPictures("ViT-B-32", root / "no.pt"),
             "there is no file .*no.pt with weights",
         ),
+        (lambda root: OpenClipPictures("ViT-B-32"), "give the file of its weights"),
+        (lambda root: OpenClipTexts("ViT-B-32", root / "bert" / "tokenizer.json"), "cannot make a ViT-B-32 of it"),
+        (lambda root: OpenClipTexts("ViT-B-16-SigLIP", root / "x"), "needs timm/ViT-B-16-SigLIP from the Hub"),
+        (lambda root: PretrainedTexts(root / "bert", length=13), "takes 1 to 12 words"),
+        (lambda root: PretrainedPictures(root / "vit")(torch.zeros(1, 4, 16, 16)), "4 channels, expected 3 or 1"),
+        (lambda root: BackboneEncoder({"k": Choice(["a", "b"])}, None, pool="place"), "pool is 'place'"),
+        (lambda root: Towers({"a": Vectors(3)}).train_last(1), "no blocks that attend"),
         (lambda root: PretrainedPictures(root), "holds no model of transformers"),
         (lambda root: PretrainedPictures(root / "bert"), "has no preprocessor_config.json"),
         (lambda root: PretrainedTexts(root / "vit"), "has no tokenizer.json"),
         (lambda root: PretrainedTexts(), "is made of a folder"),
         (lambda root: Towers({}), "there is no look"),
         (lambda root: Vectors(0), "width is 0"),
-        (lambda root: Towers({"a": Vectors(3)})([{"b": torch.ones(1, 3)}]), "the batch has no 'a' to look at"),
+        (lambda root: Towers({"a": Vectors(3)}).read([{"b": torch.ones(1, 3)}]), "the batch has no 'a' to look at"),
         (lambda root: Vectors(3)(torch.ones(2, 4)), r"the batch holds \(2, 4\), expected \(samples, 3\)"),
     ],
 )

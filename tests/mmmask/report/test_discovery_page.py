@@ -28,7 +28,7 @@ def page():
     points = [{"k": k, "accuracy": [0.5, 0.1], "silhouette": 0.2, "stability": 0.8} for k in (2, 3, 4)]
     curves = {
         "classes": {"best": 3, "range": [2, 4], "points": points},
-        "confusion": [[0, 1, 2], [0, 0, 6], [1, -1, 1]],
+        "confusion": [[0, 1, 2], [0, 0, 6], [0, 5, 1], [1, -1, 1]],  # 5 is no more
     }
     texts = {"b": f"text {EVIL}", "d": "a blue hat </script>", "e": "green & mug"}
     places = [(0.1, 0.2, 0, f"a{EVIL}"), (0.8, 0.9, 2, "e")]
@@ -41,9 +41,9 @@ def test_nothing_of_the_data_is_markup():
     assert "<img" not in text
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
     assert data["categories"][0]["name"] == f"shoes {EVIL}"
-    assert data["confusion"] == [[f"shoes {EVIL}", "hats", 2, 8], ["hats", "(a new category)", 1, 1]]
+    assert data["confusion"] == [[f"shoes {EVIL}", "hats", 2, 9], ["hats", "(a new category)", 1, 1]]
     assert data["matrix"]["names"] == [f"shoes {EVIL}", "hats", "(a new category)"]
-    assert data["matrix"]["cells"] == [[0, 0, 6, 8], [0, 1, 2, 8], [1, 2, 1, 1]]
+    assert data["matrix"]["cells"] == [[0, 0, 6, 9], [0, 1, 2, 9], [1, 2, 1, 1]]
 
 
 def test_nothing_is_loaded_from_elsewhere():
@@ -85,7 +85,7 @@ def test_the_page_loads_without_errors_and_runs_no_foreign_script(browser):
     assert browser.find_elements("css selector", "figure svg polyline")
     cells = browser.find_elements("css selector", "figure svg rect.right, figure svg rect.wrong")
     assert [one.get_attribute("class") for one in cells] == ["right", "wrong", "wrong"]
-    assert "2 of 8 found in hats" in cells[1].find_element("css selector", "title").get_attribute("textContent")
+    assert "2 of 9 found in hats" in cells[1].find_element("css selector", "title").get_attribute("textContent")
     assert browser.get_log("browser") == []
 
 
