@@ -6,21 +6,16 @@ from mmmask.discovery.class_count import ClassCount, Count, Curve
 from mmmask.discovery.consistency import cico
 from mmmask.discovery.encoders import BackboneEncoder, Encoder, Towers
 from mmmask.discovery.feature_space import info_nce, supervised_contrast
+from mmmask.discovery.folder_towers import PretrainedPictures, PretrainedTexts
 from mmmask.discovery.fusion import ConfidenceFusion, Fusion, LearnedFusion, MeanFusion, weighted_mean
 from mmmask.discovery.get import GET
 from mmmask.discovery.kmeans import UNLABELLED, Clusters, KMeans
 from mmmask.discovery.looks import Looks
 from mmmask.discovery.mm_gcd import MMGCD
+from mmmask.discovery.open_clip_towers import OpenClipPictures, OpenClipTexts
 from mmmask.discovery.output_space import classification, distillation, teacher_temperature, unevenness
 from mmmask.discovery.simgcd import SimGCD
-from mmmask.discovery.towers import (
-    OpenClipPictures,
-    OpenClipTexts,
-    PretrainedPictures,
-    PretrainedTexts,
-    Tower,
-    Vectors,
-)
+from mmmask.discovery.towers import Tower, Vectors
 
 __all__ = [
     "GET",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmmask.errors import UserError
+from mmmask.pretrained.folders import reading
 
 
 class ClipScore:
@@ -20,13 +20,9 @@ class ClipScore:
     def __init__(self, folder: Path) -> None:
         from transformers import CLIPModel, CLIPProcessor  # slow to import
 
-        try:
+        with reading(folder, "CLIP", ", with tokenizer and image processor"):
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
             self.processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder} holds no CLIP: download one there, with tokenizer and image processor, as safetensors."
-            ) from error
         self._cosines: list[Tensor] = []
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmmask.errors import UserError
+from mmmask.pretrained.folders import reading
 
 
 class TextEncoder(nn.Module):
@@ -21,19 +21,11 @@ class TextEncoder(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        from transformers import AutoTokenizer, CLIPTextModel, logging  # slow to import
+        from transformers import AutoTokenizer, CLIPTextModel  # slow to import
 
-        before = logging.get_verbosity()
-        logging.set_verbosity_error()  # it would list the weights of CLIP's other half
-        try:
+        with reading(folder, "text model of CLIP", ", with its tokenizer"):
             net = CLIPTextModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             self.words: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder} holds no text model of CLIP: download one there, with its tokenizer, as safetensors."
-            ) from error
-        finally:
-            logging.set_verbosity(before)
         self.__dict__["net"] = net.eval().requires_grad_(False)
         self.length, self.channels = net.config.max_position_embeddings, net.config.hidden_size
 

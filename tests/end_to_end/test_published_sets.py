@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from mmmask.cli import main
+from tasks.finished import model_of
 
 CLASSES, EACH = 4, 12
 
@@ -85,3 +86,6 @@ def test_a_published_set_is_packed_split_and_trained_on(tmp_path, monkeypatch, c
     run = tmp_path / "runs" / f"{name}_discovery" / "run-1"
     (row,) = [row for row in csv.DictReader((run / "metrics.csv").open()) if row["val/all"]]
     assert all(0 < float(row[column]) <= 1 for column in ("val/all", "val/inductive/all", "val/photo/all"))
+    before, after = torch.load(tmp_path / "weights.pt"), model_of(run).parts["discoverer"].encoder.looks["text"].net
+    learned = {name for name, weight in after.state_dict().items() if not torch.equal(weight, before[name])}
+    assert {name.rpartition(".resblocks.")[2][:2] for name in learned} == {"1."}  # the last block of two
