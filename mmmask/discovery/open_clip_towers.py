@@ -77,7 +77,7 @@ def _open_clip(model: str, pretrained: Path | None, made: bool) -> Any:
     try:
         if made:
             logging.getLogger().setLevel(logging.ERROR)  # it would say that weights are random; they are yet to come
-        return open_clip.create_model(model, pretrained=str(pretrained) if pretrained else None, pretrained_text=False)
+        return open_clip.create_model(model, pretrained=str(pretrained) if pretrained else None)
     except (*DAMAGED, AttributeError, TypeError) as error:
         raise UserError(f"{pretrained}: open_clip cannot make a {model} of it ({beginning(error)}).") from error
     finally:

@@ -257,7 +257,7 @@ def train_sharded(rank, ranks, folder):
     optimizer.step()
     found = {"states": local_states(model, optimizer), "sent": collectives.sent, "calls": collectives.calls}
     torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    # The group ends with its process: torch 2.7 hangs at times in destroy_process_group.
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def judged_by_ranks(rank, world, parts, path):
     torch.save((values, [tuple(row) for row in table]), path / f"{rank}.pt")
     judge.update(torch.tensor([0]), torch.tensor([0]))  # its state is its own again
     assert sum(map(len, judge.labels)) == 1 + sum(len(labels) for _, labels in parts[rank])
-    dist.destroy_process_group()
+    # The group ends with its process: torch 2.7 hangs at times in destroy_process_group.
 
 
 def test_ranks_are_judged_together_also_one_without_samples(tmp_path):
