@@ -157,6 +157,6 @@ def _discovery(out: Path, scenes: str) -> Path:
     (out / "labels.csv").write_text(f"key,category\n{labels}")
     shutil.rmtree(found, ignore_errors=True)  # of an earlier demo
     known = str(len(CLASS_NAMES))
-    discovering.find_categories(scenes, out / "labels.csv", found, known, model=training_run)
+    discovering.find_categories(scenes, out / "labels.csv", found, known, model=training_run, pictures="rgb.png")
     discovering.report(found)
     return found / "report.html"

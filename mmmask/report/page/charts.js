@@ -40,7 +40,7 @@ function matrix({ names, cells }) {
   const last = names.length - 1, side = Math.max(4, Math.min(20, 480 / names.length)), most = 22;
   const short = (name) => name.length > most ? `${name.slice(0, most - 1)}…` : name;
   const told = side >= 9, margin = told ? 172 : 14, size = margin + side * names.length + 8;
-  const svg = shape("svg", { viewBox: `0 0 ${size} ${size - side}`, role: "img", "aria-label": "Who was taken for whom" });
+  const svg = shape("svg", { viewBox: `0 0 ${size} ${size - side}`, role: "img", "aria-label": "Who was taken for whom", style: `max-width: ${size}px` });
   svg.append(shape("rect", { x: margin, y: margin, width: side * names.length, height: side * last, class: "field" }));
   if (told) {
     names.forEach((name, n) => {
