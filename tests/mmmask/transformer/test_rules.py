@@ -40,6 +40,18 @@ def test_scores_are_applied_in_their_order(names):
     assert not torch.allclose(attend(*qkv(), scores), attend(*qkv()), atol=1e-3)
 
 
+def test_attention_in_bfloat16_is_learned_in_float32_on_a_cpu():
+    parts = [part.bfloat16().requires_grad_() for part in qkv()]
+    scores = Scores(add=torch.randn(5, 6).bfloat16().float(), allow=torch.eye(5, 6) < 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(*parts, scores)
+    exact = attend(*(part.detach().float() for part in parts), scores)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())  # rounded once
+    found.sum().backward()
+    assert all(part.grad is not None and part.grad.dtype == torch.bfloat16 for part in parts)
+
+
 def test_rules_compose():
     add, mul, allow = torch.randn(5, 6), torch.rand(5, 6), torch.rand(5, 6) < 0.8
     allow[:, 0] = True
