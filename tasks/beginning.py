@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule
 
 from mmmask.files import written_whole
 from mmmask.pretrained.transfer import backbone_of, transfer
-from mmmask.tokenizers import ImageTokenizer, Pictures
 from mmmask.tokenizers.codec import Codec
 from mmmask.transformer import MaskedTransformer, PlacedEmbedding
 from tasks.finished import model_of
@@ -36,15 +35,14 @@ def begin_from(task: LightningModule, backbone: MaskedTransformer, path: Path | 
 
 @torch.no_grad()
 def begin_as_codes(backbone: MaskedTransformer, codecs: Mapping[str, Codec]) -> None:
-    """Words and answers of trained pictures become the codes of their tokenizers, turned at random: what decodes alike
-    is read and answered alike from the start."""
+    """Words and answers become the codes of their codecs, turned at random: what decodes alike is read and answered
+    alike from the start."""
     embedding = cast(PlacedEmbedding, backbone.embedding)
     for name, codec in codecs.items():
-        if not isinstance(codec, Pictures):
+        if (codes := codec.codes()) is None:
             continue
-        tokenizer = cast(ImageTokenizer, codec.tokenizer)
-        codes = tokenizer.quantizer.codes(torch.arange(tokenizer.vocab_size)).float()
-        codes = (codes - codes.mean(0)) / codes.std()
+        alike = ~codes.isnan().any(1)
+        codes = codes[alike] - codes[alike].mean(0)
         for table in (embedding.table(name), embedding.answer_table(name)):
             turn = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
-            table.copy_(table.std() * (codes @ turn))
+            table[alike] = table.std() * (codes / codes.std() @ turn)

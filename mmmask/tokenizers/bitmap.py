@@ -54,6 +54,10 @@ class Bitmap(Codec):
         ids = (blocks.long() << torch.arange(self.cell**2, device=raw.device)).sum(-1).flatten(1)
         return Data(ids.cpu().numpy(), np.full(len(raw), self.grid**2, dtype=np.int64))
 
+    def codes(self) -> Tensor:
+        """The bits of each word."""
+        return self._bits_of(torch.arange(2 ** (self.cell**2))).float()
+
     def typed(self, text: str) -> Tensor:
         return picture_in(Path(text), 4 if self.of == "alpha" else 3)[None]
 
@@ -75,9 +79,11 @@ class Bitmap(Codec):
     def decode(self, ids: Tensor, length: Tensor) -> Tensor:
         """Bitmaps `(B, 1, size, size)` of zeros and ones; zeros where there are no words."""
         ids = torch.where(torch.arange(ids.shape[1], device=ids.device) < length[:, None], ids, 0)
-        bits = ids[..., None] >> torch.arange(self.cell**2, device=ids.device) & 1
-        blocks = bits.view(-1, self.grid, self.grid, self.cell, self.cell).transpose(2, 3)
+        blocks = self._bits_of(ids).view(-1, self.grid, self.grid, self.cell, self.cell).transpose(2, 3)
         return blocks.reshape(-1, 1, self.size, self.size).float()
+
+    def _bits_of(self, ids: Tensor) -> Tensor:
+        return ids[..., None] >> torch.arange(self.cell**2, device=ids.device) & 1
 
 
 def grey(pictures: Tensor) -> Tensor:

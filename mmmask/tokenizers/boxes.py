@@ -12,6 +12,7 @@ from mmmask.errors import UserError
 from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
 from mmmask.tokenizers.typed_files import json_in
 from mmmask.tokens import Data
+from mmmask.transformer.places import along_axes
 
 NONE, GAP = -1, -2  # classes of rows without a box, and of rows that stand for any number of boxes to be found
 WORDS = 5  # of a box
@@ -47,6 +48,11 @@ class Boxes(SequenceCodec):
             raise UserError(f"Boxes: arrays have the shape {tuple(raw.shape)}, not (B, K, 5).")
         samples = [[row for row in sample if row[0] != NONE][: self.most] for sample in raw.tolist()]
         return self._data_of_chunks([[self._words(*map(int, row)) for row in sample] for sample in samples])
+
+    def codes(self) -> Tensor:
+        x, y = along_axes(self.bins)
+        sentinels, classes = (torch.full((n, x.shape[1]), torch.nan) for n in (self.sentinels[1], len(self.names)))
+        return torch.cat([sentinels, x, y, x, y, classes])
 
     def typed(self, text: str) -> Tensor:
         return torch.tensor(json_in(Path(text)))[None]

@@ -40,6 +40,10 @@ class Codec(nn.Module, ABC):
         """A batch of one, of what a person types: the data itself, or the path of a file that holds it."""
         raise UserError(f"{type(self).__name__}: its data cannot be typed, nor read from a file; use Python.")
 
+    def codes(self) -> Tensor | None:
+        """A vector for each word `(V, C)`, close for those that decode alike; NaN for words that are like no other."""
+        return None
+
     def entry(self, name: str) -> str:
         """Which entry of a batch holds the data of the modality that has this name."""
         return self.source or name

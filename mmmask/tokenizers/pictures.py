@@ -34,6 +34,10 @@ class Pictures(TrainedCodec):
             raise UserError(f"Pictures: shrink is {shrink}; give 1 or more, and 1 for classes, which have no average.")
         self.image_size, self.channels, self.shrink = tokenizer.image_size, tokenizer.channels, shrink
 
+    def codes(self) -> Tensor:
+        tokenizer = cast(ImageTokenizer, self.tokenizer)
+        return tokenizer.quantizer.codes(torch.arange(tokenizer.vocab_size)).float()
+
     def typed(self, text: str) -> Tensor:
         return picture_in(Path(text), self.channels, self.image_size)[None]
 

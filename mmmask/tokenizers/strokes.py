@@ -15,6 +15,7 @@ from mmmask.errors import UserError
 from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
 from mmmask.tokenizers.typed_files import json_in
 from mmmask.tokens import Data
+from mmmask.transformer.places import along_axes
 
 Point = tuple[float, float]
 Stroke = Sequence[Sequence[float]]
@@ -54,6 +55,10 @@ class Strokes(SequenceCodec):
             return self._data_of_chunks([self._words(drawing) for drawing in raw])
         except (TypeError, ValueError) as error:
             raise UserError(f"Strokes: a drawing must be a list of strokes of points [x, y]: {error}.") from error
+
+    def codes(self) -> Tensor:
+        x, y = along_axes(self.bins)
+        return torch.cat([torch.full((self._x, x.shape[1]), torch.nan), x, y])
 
     def _words(self, drawing: Sequence[Stroke | None] | None) -> list[list[int] | None]:
         strokes = [stroke for stroke in drawing or () if stroke is None or len(stroke)][: self.most_points // 2]

@@ -27,6 +27,12 @@ def in_a_picture(side: int, dim: int) -> Tensor:
     return torch.cat([_waves(part.flatten(), dim // 2, ACROSS) for part in (row, column)], 1)
 
 
+def along_axes(bins: int, dim: int = 64) -> tuple[Tensor, Tensor]:
+    """Where the bins of a picture's two coordinates x and y lie, each `(bins, dim)`: as the first row, and column."""
+    grid = in_a_picture(bins, dim).view(bins, bins, dim)
+    return grid[0], grid[:, 0]
+
+
 def _waves(place: Tensor, dim: int, longest: float = 10000) -> Tensor:
     angles = place[:, None] * (1.0 / longest ** (torch.arange(dim // 2) / (dim // 2)))
     return torch.cat([angles.sin(), angles.cos()], 1)

@@ -17,7 +17,7 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model, build, write
 from mmmask.synthesis import ImageGenerator
 from mmmask.synthesis.target import Target
-from mmmask.tokenizers import Pictures, Words
+from mmmask.tokenizers import Bitmap, Boxes, Pictures, Strokes, Words
 from mmmask.transformer import ENAT, AutoNAT, FourM, MaskedTransformer
 from tasks.beginning import begin_as_codes
 from tasks.finished import model_of
@@ -129,6 +129,30 @@ def test_nobody_else_defines_encode_and_decode_of_asked_tokens():
                 if "known" in arguments.get("encode", ()) and {"asked", "memory"} <= arguments.get("decode", set()):
                     found.append(node.name)
     assert found == ["MaskedTransformer"]
+
+
+def test_coordinates_begin_alike_where_they_are_near_and_blocks_where_bits_agree():
+    torch.manual_seed(0)
+    strokes, ink, boxes = Strokes(105, 16, 4), Bitmap(9, 3), Boxes(["a", "b"], 15)
+    codecs = {"pen": strokes, "ink": ink, "boxes": boxes}
+    backbone = FourM([codec.modality(name) for name, codec in codecs.items()], 64, 1, 1, 2)
+    before = {name: backbone.embedding.table(name).clone() for name in codecs}
+    begin_as_codes(backbone, codecs)
+    points = strokes.encode([[[[0, 0], [104, 104]]]]).ids[0]
+    first, last = points[:2], points[2:4]  # words of x and y in the first bin and in the last
+    for table in (backbone.embedding.table, backbone.embedding.answer_table):
+        pen, bits = table("pen").detach(), table("ink").detach()
+        for start, end in zip(first, last, strict=True):
+            distances = torch.cdist(pen[start : end + 1], pen[start : end + 1])
+            assert (distances[0, 1:4].diff() > 0).all()
+            assert distances.diagonal(1).max() < distances.diagonal(6).min()
+        distances = torch.cdist(bits[:1], bits[[0b1, 0b11, 0b111, 0b11111, 0b111111111]])[0]
+        assert (distances.diff() > 0).all()
+    changed = {name: (backbone.embedding.table(name) != before[name]).any(1) for name in codecs}
+    assert changed["ink"].all()
+    assert changed["pen"].nonzero().flatten().tolist() == list(range(first[0], last[1] + 1))
+    assert changed["boxes"].sum() == 4 * 16
+    assert not changed["boxes"][-2:].any()
 
 
 def test_words_of_pictures_begin_as_alike_as_the_codes_of_their_tokenizer():
