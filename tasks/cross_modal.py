@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from mmmask.errors import UserError
 from mmmask.heads import Alignment, answers
 from mmmask.masking import DirichletMask
 from mmmask.modalities import Modality
@@ -56,8 +57,9 @@ class CrossModal(CodecTask):
         masks: which tokens are known and asked, made for these modalities (DirichletMask).
         decoders: how modalities are decoded, where not as `decoder_for` says.
         alignment: of modalities whose vectors are to be compared (Alignment), over the samples of one device.
-        codes_begin: words of pictures begin as alike as the codes of their tokenizers, not by chance.
-        loss: mean over modalities of their means (mod), or over all answers (token).
+        codes_begin: words begin as alike as what they stand for: codes of a tokenizer, bits, coordinates.
+        loss: mean over modalities of their means (mod), or over all answers (token); or weights of modalities in that
+            mean, where they are not 1.
         examples: what validations show a picture of.
         retrieval: what validations look for, among the first `retrieval_samples`.
         retrieval_samples: how many; the time it takes grows with their square.
@@ -81,7 +83,7 @@ class CrossModal(CodecTask):
         decoders: dict[str, Decoder] | None = None,
         alignment: Alignment | None = None,
         codes_begin: bool = False,
-        loss: Literal["mod", "token"] = "mod",
+        loss: Literal["mod", "token"] | dict[str, float] = "mod",
         examples: list[Example] | None = None,
         retrieval: list[Retrieval] | None = None,
         retrieval_samples: int = 128,
@@ -102,7 +104,8 @@ class CrossModal(CodecTask):
             begin_as_codes(self.backbone, modalities)
         self.__dict__["model"] = AnyToAny(self.backbone, modalities, decoders, alignment)
         self.rule = AmongTargets([number for number, modality in enumerate(known) if modality.kind == "sequence"])
-        self.loss, self.examples = loss, examples or []
+        self.by_token, self.loss_weights = loss == "token", self._weights(loss if isinstance(loss, dict) else {})
+        self.examples = examples or []
         for example in self.examples:
             for name in (*example.given, *example.wanted):
                 self.model.catalogue.number(name)
@@ -233,6 +236,20 @@ class CrossModal(CodecTask):
         """The loss over the answers of all ranks; DDP divides the sum of gradients by the number of ranks."""
         counts = sum_over_ranks(torch.tensor([float(part.number) for part in found.values()], device=self.device))
         totals = torch.stack([part.total for part in found.values()]) * ranks()[1]
-        if self.loss == "mod":
-            return (totals / counts.clamp(min=1)).mean()
-        return totals.sum() / counts.sum().clamp(min=1)
+        if self.by_token:
+            return totals.sum() / counts.sum().clamp(min=1)
+        weights = totals.new_tensor([self.loss_weights[name] for name in found])
+        return (weights * totals / counts.clamp(min=1)).sum() / weights.sum()
+
+    def _weights(self, given: dict[str, float]) -> dict[str, float]:
+        """Of all modalities that have answers in the mean of their losses."""
+        names = [m.name for m in self.model.catalogue.modalities if m.vocab_size]
+        weights = dict.fromkeys(names, 1.0) | given
+        if wrong := [name for name in given if name not in names]:
+            raise UserError(
+                f"CrossModal: loss weighs {wrong[0]}, of which nothing can be asked; those that can be are "
+                f"{', '.join(names)}."
+            )
+        if not all(0 <= weight < float("inf") for weight in given.values()) or not sum(weights.values()):
+            raise UserError(f"CrossModal: weights in loss are 0 or more, and not all 0; they are {given}.")
+        return weights

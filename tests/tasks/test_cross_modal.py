@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from mmmask.cli import main
 from mmmask.errors import UserError
 from mmmask.heads import Alignment
+from mmmask.heads.answers import Errors
 from mmmask.masking import Component, DirichletMask
 from mmmask.metrics import Recall
 from mmmask.pretrained.model_files import Model, build, read, write
@@ -201,6 +202,31 @@ def test_ranks_change_nothing(tmp_path, loss):
     apart = sum((two[name] - one[name]).square().sum() for name in start).sqrt()
     moved = sum((one[name] - start[name]).square().sum() for name in start).sqrt()
     assert apart < 1e-3 * moved  # Adam makes much of the last digits of small gradients
+
+
+def test_the_loss_weighs_modalities_and_tokens_as_it_is_told():
+    found = {"ink": Errors(torch.tensor(8.0), 4, 512), "caption": Errors(torch.tensor(5.0), 1, 16)}
+    found["kind"] = Errors(torch.tensor(0.0), 0, 3)
+
+    def value(loss):
+        return task(loss=loss)._over_ranks(found).item()
+
+    assert value("mod") == value({}) == pytest.approx((2 + 5 + 0) / 3)
+    assert value("token") == pytest.approx(13 / 5)
+    assert value({"ink": 3, "kind": 0}) == pytest.approx((3 * 2 + 5) / 4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        ({"pixels": 1.0}, "loss weighs pixels, of which nothing can be asked; those that can be are ink, caption, kind"),
+        ({"ink": -1.0}, "weights in loss are 0 or more"),
+        ({"ink": 0.0, "caption": 0.0, "kind": 0.0}, "not all 0"),
+    ],
+)
+def test_a_loss_that_weighs_nothing_is_refused(loss, told):
+    with pytest.raises(UserError, match=told):
+        task(loss=loss)
 
 
 FINDS = [Retrieval(["pixels"], "ink"), Retrieval(["caption", "kind"], "ink"), Retrieval(["ink"], "caption")]
