@@ -22,12 +22,12 @@ DATA = SETS / "omniglot-strokes"
 DRAWS, POINTS = 16, 32
 
 
-def trained(out, seed):
+def trained(out, seed, *options):
     """The model of a seed, and the seconds of its training."""
     folder = out / f"model-{seed}"
     data = ["--data.train", f"{DATA}/train-*.tar", "--data.val", f"{DATA}/test-*.tar"]
     settings = ["--config", "configs/cross_modal/omniglot.yaml", "--seed_everything", seed, *data]
-    seconds = call(folder, "fit", *settings, "--trainer.default_root_dir", folder)
+    seconds = call(folder, "fit", *settings, *options, "--trainer.default_root_dir", folder)
     return model_of(folder).parts["any_to_any"], seconds
 
 

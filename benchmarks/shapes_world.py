@@ -24,7 +24,7 @@ WANTED = ("depth", "segmentation", "boxes", "text")
 AIM, CLASSES = 0.95, 6
 
 
-def trained(out, seed):
+def trained(out, seed, *options):
     """The model of a seed, and the seconds of its training."""
     words, data = out / "words" / "words.json", ["--data.train_samples", TRAIN, "--data.test_samples", TEST]
     settings = ["--config", "configs/cross_modal/shapes_world.yaml", "--seed_everything", seed, *data]
@@ -36,7 +36,7 @@ def trained(out, seed):
     call(words.parent, "vocabulary", f"{scenes}/train-*.tar", words, "--size", 140, "--sentinels", 16)
     settings += ["--model.modalities.text.init_args.vocabulary", words]
     folder = out / f"model-{seed}"
-    seconds = call(folder, "fit", *settings, "--trainer.default_root_dir", folder)
+    seconds = call(folder, "fit", *settings, *options, "--trainer.default_root_dir", folder)
     return model_of(folder).parts["any_to_any"], seconds
 
 

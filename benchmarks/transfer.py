@@ -49,29 +49,24 @@ def labelled(out, seed, share):
     return f"{folder}/train-*.tar"
 
 
-def limited(steps):
-    """Settings that end a training so early, if it is to be shortened."""
-    return ["--trainer.max_steps", steps, "--trainer.val_check_interval", steps] if steps else []
-
-
-def pretrained(out, seed, steps):
+def pretrained(out, seed, changes):
     """The run of an any-to-any model, and the seconds of its training."""
     data = ["--data.train", TRAIN, "--data.val", TEST]
     tokenizer, words = out / "tokenizer", out / "words" / "words.json"
-    settings = ["--config", "configs/tokenizer/fashion_products.yaml", *data, *limited(steps)]
+    settings = ["--config", "configs/tokenizer/fashion_products.yaml", *data, *changes]
     call(tokenizer, "fit", *settings, "--trainer.default_root_dir", tokenizer)
     call(words.parent, "vocabulary", TRAIN, words, "--size", 1000, "--sentinels", 16)
     settings = ["--config", "configs/cross_modal/fashion_products.yaml", "--seed_everything", seed, *data]
     settings += ["--model.modalities.photo.init_args.run", tokenizer]
-    settings += ["--model.modalities.title.init_args.vocabulary", words, *limited(steps)]
+    settings += ["--model.modalities.title.init_args.vocabulary", words, *changes]
     folder = out / f"any-{seed}"
     return folder / "run-1", call(folder, "fit", *settings, "--trainer.default_root_dir", folder)
 
 
-def classified(out, name, seed, share, steps, *options):
+def classified(out, name, seed, share, *options):
     """The test accuracy of a classifier, and the seconds of its training."""
     folder = out / f"{name.replace(' ', '-')}-{share}-{seed}"
-    settings = ["--config", "configs/fine_tuning/fashion_products.yaml", "--seed_everything", seed, *limited(steps)]
+    settings = ["--config", "configs/fine_tuning/fashion_products.yaml", "--seed_everything", seed]
     settings += ["--data.train", labelled(out, seed, share), "--data.val", TEST, *options]
     seconds = call(folder, "fit", *settings, "--trainer.default_root_dir", folder)
     rows = (folder / "run-1" / "metrics.csv").read_text().splitlines()
@@ -84,14 +79,18 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--share", type=float, default=0.1, help="of the labels")
     parser.add_argument("--steps", type=int, help="of each training, to see that all of it works")
+    parser.add_argument("--precision", default="32-true", help="of all trainings; bf16-mixed where it is faster")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_transfer"))
     arguments = parser.parse_args()
     out, found = arguments.out.absolute(), defaultdict(list)
+    changes = ["--trainer.precision", arguments.precision]
+    if steps := arguments.steps:
+        changes += ["--trainer.max_steps", steps, "--trainer.val_check_interval", steps]
     for seed in arguments.seeds:
-        run, seconds = pretrained(out, seed, arguments.steps)
+        run, seconds = pretrained(out, seed, changes)
         found["pre-training, minutes"].append(seconds / 60)
         for name, options in zip(WAYS, ([], ["--model.init_from", run]), strict=True):
-            accuracy, seconds = classified(out, name, seed, arguments.share, arguments.steps, *options)
+            accuracy, seconds = classified(out, name, seed, arguments.share, *changes, *options)
             found[f"{name}, accuracy"].append(accuracy)
             found[f"{name}, minutes"].append(seconds / 60)
         print(f"seed {seed}: {json.dumps({name: values[-1] for name, values in found.items()})}", flush=True)
