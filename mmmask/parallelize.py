@@ -37,6 +37,11 @@ def parallelize(
     if mesh is not None:
         _refuse_loose_parameters(model, children)
         _refuse_sums_for_means(mesh)
+    if (activation_checkpointing or compile) and not _blocks(model):
+        raise UserError(
+            f"{type(model).__name__} has no blocks of mmmask here (towers of other libraries and convolutions have "
+            "none), so there is nothing to recompute or compile: leave out parallel.activation_checkpointing and compile."
+        )
     for block in _blocks(model):
         if activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]

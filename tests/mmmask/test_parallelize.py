@@ -74,6 +74,12 @@ def test_names_losses_and_gradients_stay_the_same(choice, quickly_compiled):
     torch.testing.assert_close(numbers(parallel, x), numbers(plain, x))
 
 
+@pytest.mark.parametrize("choice", CHOICES[:2])
+def test_what_has_no_blocks_is_told_and_not_left_as_it_is(choice):
+    with pytest.raises(UserError, match="Linear has no blocks of mmmask here"):
+        parallelize(nn.Linear(2, 2), **choice)
+
+
 def test_activations_are_computed_again_and_not_kept():
     task, x = Task(), torch.rand(4, 5, 3)
     parallelize(task, activation_checkpointing=True)
