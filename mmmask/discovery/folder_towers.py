@@ -14,9 +14,11 @@ from mmmask.discovery.towers import PictureTower, TextTower, with_settings
 from mmmask.errors import UserError
 from mmmask.pretrained.folders import beginning, reading
 
+CLASS = ("cls_token", "class_embedding")  # how models of transformers call it
+
 
 class PretrainedPictures(PictureTower):
-    """A picture model of transformers (ViT, DINO): its first token.
+    """A picture model of transformers (ViT, DINO): its token of the class, or the mean of all if it has none (Swin).
 
     `folder` is what `save_pretrained` puts there; `made` is in its place in an exported model.
     """
@@ -27,6 +29,7 @@ class PretrainedPictures(PictureTower):
         super().__init__(source)
         self.net = _pretrained(folder, made)
         self.width = _hidden(self.net, folder)
+        self.has_class = any(name.endswith(CLASS) for name, _ in self.net.named_parameters())
         settings = made["preprocessor"] if made else _json(folder, "preprocessor_config.json")
         self.settings = {name: settings.get(name) for name in ("image_mean", "image_std")}
         self.colours(*self.settings.values())
@@ -34,7 +37,8 @@ class PretrainedPictures(PictureTower):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def forward(self, raw: Tensor) -> Tensor:
-        return self.net(pixel_values=self.pixels(raw)).last_hidden_state[:, 0].float()
+        features = self.net(pixel_values=self.pixels(raw)).last_hidden_state.float()
+        return features[:, 0] if self.has_class else features.mean(1)
 
     def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         return with_settings(

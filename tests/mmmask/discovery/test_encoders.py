@@ -1,6 +1,7 @@
 """Encoders see each look at a sample as one vector, and what is absent not at all."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,22 @@ def test_pictures_come_in_the_size_and_colours_of_the_network(folders):
     assert grey.shape == (1, 3, 16, 16)
     torch.testing.assert_close(grey[0, :, 0, 0], torch.tensor([0.1 / 0.2, 0.0, -0.1 / 0.4]))
     torch.testing.assert_close(tower(pictures().float() / 255), tower(pictures()))
+
+
+def test_a_network_without_a_token_of_the_class_is_read_by_the_mean_of_its_tokens(folders, tmp_path):
+    from transformers import SwinConfig, SwinModel
+
+    sizes = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
+    swin = SwinModel(SwinConfig(image_size=16, patch_size=2, **sizes), add_pooling_layer=False)
+    swin.save_pretrained(tmp_path)
+    shutil.copy(folders / "vit" / "preprocessor_config.json", tmp_path)
+    tower = PretrainedPictures(tmp_path).eval()
+    features = swin.eval()(tower.pixels(pictures())).last_hidden_state
+    assert tower.width == features.shape[2] == 16
+    torch.testing.assert_close(tower(pictures()), features.mean(1))
+    vit = PretrainedPictures(folders / "vit").eval()
+    states = vit.net(vit.pixels(pictures())).last_hidden_state
+    torch.testing.assert_close(vit(pictures()), states[:, 0])
 
 
 @pytest.fixture
