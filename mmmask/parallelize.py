@@ -40,7 +40,8 @@ def parallelize(
     if (activation_checkpointing or compile) and not _blocks(model):
         raise UserError(
             f"{type(model).__name__} has no blocks of mmmask here (towers of other libraries and convolutions "
-            "have none), so there is nothing to recompute or compile: leave out parallel.activation_checkpointing and compile."
+            "have none), so there is nothing to recompute or compile: leave out parallel.activation_checkpointing and "
+            "parallel.compile."
         )
     for block in _blocks(model):
         if activation_checkpointing:
