@@ -24,13 +24,13 @@ import torch
 from plain_clustering import PlainKMeans
 from rich.console import Console
 from rich.table import Table
+from runs import SETS
 from title_features import read_titles, title_vectors
 
 from mmmask.discovery import ClassCount, KMeans
 from mmmask.discovery.seeding import far_apart
 from mmmask.metrics import agreement
 
-DATA = Path(os.environ.get("MMMASK_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 OURS = {
     "published seeding": {"seedings": ["published"], "breathing": False},
     "means": {"seedings": ["means"], "breathing": False},
@@ -108,7 +108,7 @@ def show(scores):
 
 def title_rows():
     """Features `(22716, 256)`, classes and labels of the titles."""
-    titles, classes = read_titles(DATA / "food101-raw" / "upmc_test_titles.csv.gz")
+    titles, classes = read_titles(SETS / "food101-raw" / "upmc_test_titles.csv.gz")
     true = np.unique(classes, return_inverse=True)[1]
     return title_vectors(titles), true, half_labelled(true, 51)
 

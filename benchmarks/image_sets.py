@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +10,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import yaml
+from runs import ROOT, call
+from runs import SETS as DATA
 
 from datamodules import Image, Label, ShardData
 from mmmask.flops import counting
 from mmmask.metrics import Classifier, ImageScores
 from mmmask.pretrained.model_files import Model, read, write
 
-ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("MMMASK_DATA", ROOT.parent / "shared" / "data"))
 READERS = {"Image": Image, "Label": Label}
 IMAGES = 1000  # to draw
 
@@ -61,17 +58,8 @@ class ImageSet:
 
     def fit(self, config, folder, seed, *options):
         """Train with the command line; seconds of the whole process, or those noted when it was done before."""
-        note = folder / "seconds.json"
-        if not note.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "mmmask.cli", "fit", "--config", f"configs/{config}"]
-            command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder), *options]
-            command += ["--data.train", self.train, "--data.val", self.test]
-            start = time.perf_counter()
-            with open(folder / "log", "w") as log:
-                subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
-            note.write_text(json.dumps(time.perf_counter() - start))
-        return json.loads(note.read_text())
+        settings = ["--config", f"configs/{config}", "--seed_everything", seed, "--trainer.default_root_dir", folder]
+        return call(folder, "fit", *settings, *options, "--data.train", self.train, "--data.val", self.test)
 
     def fit_tokenizer(self, out, seed):
         """Its folder, and the seconds."""

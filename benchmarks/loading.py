@@ -24,6 +24,7 @@ import webdataset as wds
 from PIL import Image as Pillow
 from rich.console import Console
 from rich.table import Table
+from runs import SETS
 from torchvision.transforms import v2
 
 from datamodules import Array, Image, Label, ShardData
@@ -36,8 +37,7 @@ BATCH = 64
 
 def photographs():
     """256 px photographs: those of food101-raw where they are, else drawn scenes with grain."""
-    root = Path(os.environ.get("MMMASK_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
-    archive = root / "food101-raw" / "food-101-layout.tar"
+    archive = SETS / "food101-raw" / "food-101-layout.tar"
     if archive.is_file():
         with tarfile.open(archive) as tar:
             members = [tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")]
