@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from mmmask.discovery.discoverer import Adapter, Discoverer
-from mmmask.discovery.encoders import BackboneEncoder, Encoder
+from mmmask.discovery.encoders import Encoder
 from mmmask.errors import UserError
 from mmmask.heads import Alignment, DiscoveryHead, Readout
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
@@ -190,9 +190,13 @@ def _encoder(
         return encoder, encoder.portable(given)
     inner = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     backbone, codecs, settings = _with_codecs(own, inner, content, source)
-    how = {name: own[name] for name in ("looks", "pool") if name in own}
+    how = {name: value for name, value in own.items() if name not in ("modalities", "backbone")}
+    kind = given["class_path"]
+    parts = {"modalities": codecs, "backbone": backbone}
+    encoder = build({"class_path": kind, "init_args": {**parts, **how}}, trusted=True)
+    load_weights(encoder, inner, source)  # of a class of one's own, more than the backbone's
     made = {"modalities": settings["codecs"], "backbone": settings["backbone"], **how}
-    return BackboneEncoder(codecs, backbone, **how), {"class_path": given["class_path"], "init_args": made}
+    return encoder, {"class_path": kind, "init_args": made}
 
 
 def _with_codecs(

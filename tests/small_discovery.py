@@ -2,11 +2,43 @@
 
 import csv
 import io
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from datamodules.pack import pack
+from mmmask.discovery import BackboneEncoder
+from mmmask.discovery.encoders import Seen
+from mmmask.modalities import Modality
+from mmmask.tokenizers.codec import Codec
+from mmmask.transformer import MaskedTransformer
+
+
+class TurnedEncoder(BackboneEncoder):
+    """An encoder of a user's own: it turns what the backbone sees, by weights and a setting of its own."""
+
+    def __init__(
+        self,
+        modalities: dict[str, Codec],
+        backbone: Callable[[Sequence[Modality]], MaskedTransformer] | MaskedTransformer,
+        times: float = 1.0,
+    ):
+        super().__init__(modalities, backbone)
+        self.times = times
+        self.turn = torch.nn.Linear(self.backbone.encoder.dim, self.backbone.encoder.dim)
+
+    def forward(self, read):
+        return {name: Seen(self.times * self.turn(x), there) for name, (x, there) in super().forward(read).items()}
+
+
+class UntypedEncoder(BackboneEncoder):
+    """One that no configuration can make."""
+
+    def __init__(self, modalities, backbone):
+        super().__init__(modalities, backbone)
+
 
 KINDS = ["red shoe", "blue hat", "green mug", "black belt", "white sock", "brown bag"]
 FILLERS = ["classic", "sport", "summer", "winter", "soft", "large"]

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from processes import together
 from quiet import QUIET
+from small_discovery import TurnedEncoder
 
 from datamodules import Label, ShardData, Text
 from datamodules.selection import Labelled
@@ -265,6 +266,15 @@ def run_of(tmp_path, shards, protocol, encoder, **settings):
     return tmp_path / "runs" / "run-1"
 
 
+def words_and_backbone(tmp_path):
+    """What a BackboneEncoder is made of in a configuration."""
+    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
+    words = {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": WORDS}}
+    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 0, "heads": 2, "word_std": 0.7}
+    backbone = {"class_path": "mmmask.transformer.FourM", "init_args": sizes}
+    return {"modalities": {name: words for name in "pq"}, "backbone": backbone}
+
+
 def same_when_exported(run, tmp_path):
     """The model of a run, which is that of its export."""
     batch = {name: [texts(n)["pq".index(name)] for n in range(6)] for name in "pq"}
@@ -277,12 +287,7 @@ def same_when_exported(run, tmp_path):
 
 
 def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shards, protocol, tmp_path, capsys):
-    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
-    words = {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": WORDS}}
-    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 0, "heads": 2, "word_std": 0.7}
-    backbone = {"class_path": "mmmask.transformer.FourM", "init_args": sizes}
-    given = {"modalities": {name: words for name in "pq"}, "backbone": backbone}
-    encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": given}
+    encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": words_and_backbone(tmp_path)}
     run = run_of(tmp_path, shards, protocol, encoder)
     same_when_exported(run, tmp_path)
 
@@ -303,6 +308,26 @@ def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shar
     alike = [[a[1] == b[1] for b in rows] for a in rows]
     true = [[int(a[0]) % CLASSES == int(b[0]) % CLASSES for b in rows] for a in rows]
     assert np.mean(np.array(alike) == np.array(true)) > 0.95
+
+
+def test_an_encoder_of_a_class_of_ones_own_comes_back_with_its_settings_and_weights(shards, protocol, tmp_path):
+    given = words_and_backbone(tmp_path) | {"times": 2.0}
+    run = run_of(tmp_path, shards, protocol, {"class_path": "small_discovery.TurnedEncoder", "init_args": given})
+    encoder = model_of(run).parts["discoverer"].encoder
+    (last,) = (run / "checkpoints").glob("last*")
+    weights = torch.load(last, weights_only=True)["state_dict"]
+    assert isinstance(encoder, TurnedEncoder)
+    assert encoder.times == 2.0
+    torch.testing.assert_close(encoder.turn.weight, weights["encoder.turn.weight"])
+    torch.testing.assert_close(encoder.backbone.norm.weight, weights["encoder.backbone.norm.weight"])
+
+
+def test_an_encoder_whose_parameters_have_no_types_is_told_by_its_name(shards, protocol, tmp_path, capsys):
+    encoder = {"class_path": "small_discovery.UntypedEncoder", "init_args": words_and_backbone(tmp_path)}
+    with pytest.raises(AssertionError):
+        run_of(tmp_path, shards, protocol, encoder)
+    told = "small_discovery.UntypedEncoder: its parameter modalities has no type hint"
+    assert told in capsys.readouterr().err
 
 
 def test_towers_learn_by_products_and_are_exported_without_their_files(shards, protocol, tmp_path):
