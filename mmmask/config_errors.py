@@ -69,8 +69,10 @@ def _reworded(text: str, keys: list[str]) -> str:
         return f"there is no option '{wrong}'.{_nearest_key(wrong, keys)}"
     if found := re.search(r"Requirement '([\w-]+)[^']*' not met", text):
         return f"{found[1]} is not installed: pip install {found[1]}."
-    if found := re.search(r"Parameter '(\w+)' from '([\w.]+)\.__init__' does not specify a type", text):
-        return f"{found[2]}: its parameter {found[1]} has no type hint, so no configuration can give it; add one."
+    if found := re.search(
+        r"given class_path '([\w.]+)': (?!No module named|module '[\w.]+' has no attribute)(.*)", text
+    ):
+        return f"{found[1]} cannot be made of what it is given (do its parameters have type hints?): {found[2]}"
     if found := re.search(r"(?:dot import path string: |given class_path |No module named )'?([\w.]+)", text):
         return f"there is no class '{found[1]}'.{nearest(found[1].rpartition('.')[2], _class_names())}"
     if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", text):

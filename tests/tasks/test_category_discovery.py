@@ -326,7 +326,7 @@ def test_an_encoder_whose_parameters_have_no_types_is_told_by_its_name(shards, p
     encoder = {"class_path": "small_discovery.UntypedEncoder", "init_args": words_and_backbone(tmp_path)}
     with pytest.raises(AssertionError):
         run_of(tmp_path, shards, protocol, encoder)
-    told = "small_discovery.UntypedEncoder: its parameter modalities has no type hint"
+    told = "small_discovery.UntypedEncoder cannot be made of what it is given (do its parameters have type hints?)"
     assert told in capsys.readouterr().err
 
 
