@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from mmmask.modalities import Modality
 from mmmask.transformer import FourM
-from mmmask.transformer.places import in_a_grid, in_a_picture
+from mmmask.transformer.places import along_axes, in_a_grid, in_a_picture
 
 
 def alike(a, b):
@@ -31,3 +31,10 @@ def test_grids_of_a_backbone_share_the_picture_only_where_asked():
         embedding = FourM(modalities, 32, 1, 1, 2, places=places).embedding
         first = embedding.first_place[0]
         assert torch.equal(embedding.fixed[first : first + 16], expected)
+
+
+def test_coordinates_lie_where_tokens_of_the_first_row_and_column_do():
+    grid = in_a_picture(6, 64).view(6, 6, 64)
+    x, y = along_axes(6)
+    assert torch.equal(x, grid[0])
+    assert torch.equal(y, grid[:, 0])
