@@ -162,7 +162,7 @@ def test_a_run_begins_with_an_encoder_and_is_a_model_of_its_own(make_shards, tmp
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     model["modalities"]["pixels"]["init_args"].update(image_size=8, channels=1, patch=4)
     model["modalities"]["kind"] = {"class_path": "Choice", "init_args": {"names": NAMES}}
-    model["backbone"]["init_args"].update(dim=16, encoder_depth=1, heads=2)
+    model["backbone"]["init_args"].update(dim=16, encoder_depth=1, heads=2, stem="linear", places="index")
     model["head"]["init_args"]["classes"] = 3
     data["modalities"]["photo"]["init_args"].update(size=8, channels=1)
     data["modalities"]["label"]["init_args"] = {"field": "cls"}
