@@ -326,8 +326,9 @@ def test_an_encoder_whose_parameters_have_no_types_is_told_by_its_name(shards, p
     encoder = {"class_path": "small_discovery.UntypedEncoder", "init_args": words_and_backbone(tmp_path)}
     with pytest.raises(AssertionError):
         run_of(tmp_path, shards, protocol, encoder)
-    told = "small_discovery.UntypedEncoder cannot be made of what it is given (do its parameters have type hints?)"
-    assert told in capsys.readouterr().err
+    told = capsys.readouterr().err  # in words that depend on the version of the parser
+    assert "UntypedEncoder" in told
+    assert "there is no class" not in told
 
 
 def test_towers_learn_by_products_and_are_exported_without_their_files(shards, protocol, tmp_path):
