@@ -99,7 +99,7 @@ class ImageSet:
                 self.images,
             ]
         folder = run / "decoding" / f"policy-{reward}"
-        return folder, self.fit(self.policy, folder, seed, *map(str, options))
+        return folder, self.fit(self.policy, folder, seed, *options)
 
 
 FASHION = ImageSet(

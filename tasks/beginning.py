@@ -42,7 +42,8 @@ def begin_as_codes(backbone: MaskedTransformer, codecs: Mapping[str, Codec]) -> 
         if (codes := codec.codes()) is None:
             continue
         alike = ~codes.isnan().any(1)
-        codes = codes[alike] - codes[alike].mean(0)
+        codes = codes[alike]
+        codes = (codes - codes.mean(0)) / codes.std()
         for table in (embedding.table(name), embedding.answer_table(name)):
             turn = torch.randn(codes.shape[1], table.shape[1]) / codes.shape[1] ** 0.5
-            table[alike] = table.std() * (codes / codes.std() @ turn)
+            table[alike] = table.std() * (codes @ turn)
