@@ -166,7 +166,7 @@ def scores(look, real, images, classes):
 def drawn_and_scored(model, sampler, dtype, look, real):
     """Scores of images drawn with seeds from 0, the seconds that drawing took, GFLOP of one image."""
     generator, tokenizer = copy.deepcopy(model.parts["generator"]).to(dtype), model.parts["tokenizer"]
-    start, classes = time.perf_counter(), torch.arange(IMAGES) % generator.classes
+    start, classes = time.perf_counter(), torch.arange(IMAGES) % look.classes
     batches = zip(classes.split(250), torch.arange(IMAGES).split(250), strict=True)
     ids = torch.cat([sampler.sample(generator, asked, seeds) for asked, seeds in batches])
     grids = ids.view(-1, tokenizer.grid, tokenizer.grid)

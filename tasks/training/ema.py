@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmmask.errors import UserError
 
@@ -21,16 +20,15 @@ class EMA(pl.Callback):
     `state_dict`, from which a run without it would go on unawares.)
 
     Args:
-        decay: share of the old average that is kept at each step.
-        start_step: until this step the average is the weights themselves.
+        decay: share of the old average that is kept at each step; early on less, (1 + step) / (10 + step), so that in
+            a short training little is left of the weights it began with.
     """
 
-    def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
-        if not 0 <= decay < 1 or start_step < 0:
-            raise UserError(f"EMA: decay must be from 0 to below 1, start_step 0 or more; got {decay}, {start_step}.")
-        self.decay, self.start_step = decay, start_step
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"EMA: decay must be from 0 to below 1; got {decay}.")
+        self.decay = decay
         self.average: dict[str, Tensor] = {}
-        self._average_of = get_ema_multi_avg_fn(decay)
         self._seen_step = 0
         self._swapped = False
 
@@ -53,12 +51,10 @@ class EMA(pl.Callback):
         if trainer.global_step == self._seen_step:  # still accumulating
             return
         self._seen_step = trainer.global_step
-        weights, averages = _parts(_trained(pl_module)), _parts(self.average)
+        step = trainer.global_step
+        kept = min(self.decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            if trainer.global_step <= self.start_step:
-                torch._foreach_copy_(averages, weights)
-            else:
-                self._average_of(averages, weights, trainer.global_step)
+            torch._foreach_lerp_(_parts(self.average), _parts(_trained(pl_module)), 1 - kept)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._ready(pl_module)

@@ -356,7 +356,7 @@ def test_averages_are_what_is_validated_and_what_a_user_gets(shards, tmp_path):
     assert differences(dict(content["ema"]), dict(content["state_dict"])) != []
 
 
-def test_the_average_is_the_running_mean_of_the_formula(shards, tmp_path):
+def test_the_average_is_the_running_mean_of_the_formula_which_forgets_the_beginning_soon(shards, tmp_path):
     seen = []
 
     class Watched(Masked):
@@ -366,10 +366,10 @@ def test_the_average_is_the_running_mean_of_the_formula(shards, tmp_path):
         def on_train_end(self):
             seen.append(self.net[0].bias.detach().clone())
 
-    train(shards, tmp_path, EMA(0.75), model=Watched(), max_steps=4, ema=False, limit_val_batches=0)
+    train(shards, tmp_path, EMA(0.3), model=Watched(), max_steps=4, ema=False, limit_val_batches=0)
     expected = seen[0]
-    for weights in seen[1:]:
-        expected = 0.75 * expected + 0.25 * weights
+    for weights, kept in zip(seen[1:], (2 / 11, 3 / 12, 0.3, 0.3), strict=True):
+        expected = kept * expected + (1 - kept) * weights
     torch.testing.assert_close(state(tmp_path)["ema"]["net.0.bias"], expected)
 
 
