@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +17,24 @@ from mmmask.errors import UserError
 from mmmask.tokenizers.sequence_codec import SequenceCodec, enough_sentinels
 from mmmask.tokenizers.typed_files import json_in
 from mmmask.tokens import Data
-from mmmask.transformer.places import along_axes
+from mmmask.transformer.places import in_a_picture
 
 Point = tuple[float, float]
 Stroke = Sequence[Sequence[float]]
 TOLERANCE = 0.75  # bins that a point may lie beside the path without being kept
+STEP = 3.0  # bins between two points that are kept
 PEN = 5.0  # pixels, of the pen of Omniglot
 FINE = 4  # drawn so many times larger, for smooth borders
 
 
 class Strokes(SequenceCodec):
-    """Strokes of points [x, y, ...] in pixels to words x, y of each point that is kept and a last word for each stroke,
-    each stroke a chunk. A stroke that is None is a gap; drawings that are None or have no stroke are absent.
+    """Strokes of points [x, y, ...] in pixels to a word for each point that is kept, one of `bins` x `bins` places, and
+    a last word for each stroke, each stroke a chunk. A stroke that is None is a gap; drawings that are None or have no
+    stroke are absent.
 
     Points are kept, those first that lie farthest from the path through the others (Ramer, Douglas, Peucker), until
-    the path is as exact as the bins or `most_points` are reached.
+    the path is as exact as the bins; then the longest ways between two are halved, so that what was drawn somewhere
+    has a point near it, until no way is longer than `STEP` bins. At `most_points` both end.
 
     Args:
         size: of the picture in pixels.
@@ -38,16 +43,16 @@ class Strokes(SequenceCodec):
         source: entry of the batch that holds the drawings.
     """
 
-    def __init__(self, size: int, bins: int = 64, most_points: int = 32, source: str | None = None) -> None:
+    def __init__(self, size: int, bins: int = 48, most_points: int = 32, source: str | None = None) -> None:
         super().__init__(source)
         if size < 1 or bins < 2 or most_points < 2:
             raise UserError(f"Strokes: give a size, 2 or more bins and points; got {size}, {bins}, {most_points}.")
         self.size, self.bins, self.most_points = size, bins, most_points
-        self.length = 2 * most_points + most_points // 2
+        self.length = most_points + most_points // 2
         self.sentinels = 1, 1 + enough_sentinels(self.length)
         self._end = self.sentinels[1]  # of a stroke
-        self._x, self._y = self._end + 1, self._end + 1 + bins
-        self.vocab_size = self._y + bins
+        self._first = self._end + 1  # of the places, row by row
+        self.vocab_size = self._first + bins**2
 
     def encode(self, raw: Sequence[Sequence[Stroke | None] | None]) -> Data:
         """Words of all drawings."""
@@ -57,35 +62,35 @@ class Strokes(SequenceCodec):
             raise UserError(f"Strokes: a drawing must be a list of strokes of points [x, y]: {error}.") from error
 
     def codes(self) -> Tensor:
-        x, y = along_axes(self.bins)
-        return torch.cat([torch.full((self._x, x.shape[1]), torch.nan), x, y])
+        places = in_a_picture(self.bins, 64)
+        return torch.cat([torch.full((self._first, 64), torch.nan), places])
 
     def _words(self, drawing: Sequence[Stroke | None] | None) -> list[list[int] | None]:
         strokes = [stroke for stroke in drawing or () if stroke is None or len(stroke)][: self.most_points // 2]
         paths = [[(float(x), float(y)) for x, y, *_ in stroke or ()] for stroke in strokes]
-        kept = bends(paths, self.most_points, TOLERANCE * self.size / self.bins)
+        bin = self.size / self.bins
+        kept = filled(bends(paths, self.most_points, TOLERANCE * bin), self.most_points, STEP * bin)
         return [None if stroke is None else self._path(path) for stroke, path in zip(strokes, kept, strict=True)]
 
     def _path(self, path: list[Point]) -> list[int]:
-        points = [word for x, y in path for word in (self._x + self._bin(x), self._y + self._bin(y))]
-        return [*points, self._end]
+        return [*(self._first + self._bin(y) * self.bins + self._bin(x) for x, y in path), self._end]
 
     def _bin(self, pixel: float) -> int:
         return min(self.bins - 1, max(0, int((pixel + 0.5) * self.bins / self.size)))
 
     def decode(self, ids: Tensor, length: Tensor) -> list[list[list[list[float]]]]:
-        """Drawings of points [x, y]; words that make no whole point are left out."""
+        """Drawings of points [x, y]; other words are left out."""
         rows = zip(ids.tolist(), length.tolist(), strict=True)
         return [self._drawing(row[:end]) for row, end in rows]
 
     def _drawing(self, words: list[int]) -> list[list[list[float]]]:
         strokes: list[list[list[float]]] = [[]]
-        for word, following in zip(words, [*words[1:], 0], strict=False):
+        for word in words:
             if word == self._end:
                 strokes.append([])
-            elif self._x <= word < self._y <= following:
-                pixels = [(b + 0.5) * self.size / self.bins - 0.5 for b in (word - self._x, following - self._y)]
-                strokes[-1].append(pixels)
+            elif word >= self._first:
+                y, x = divmod(word - self._first, self.bins)
+                strokes[-1].append([(b + 0.5) * self.size / self.bins - 0.5 for b in (x, y)])
         return [stroke for stroke in strokes if stroke]
 
     def typed(self, text: str) -> list[list[Stroke]]:
@@ -131,6 +136,19 @@ def bends(paths: Sequence[Sequence[Point]], most: int, tolerance: float) -> list
         look(number, place, end)
         left -= 1
     return [[path[place] for place in sorted(places)] for path, places in zip(paths, kept, strict=True)]
+
+
+def filled(paths: Sequence[Sequence[Point]], most: int, step: float) -> list[list[Point]]:
+    """With points in the middle of the longest ways between two, until none is longer than `step`, `most` in all."""
+    found = [list(path) for path in paths]
+    for _ in range(most - sum(map(len, found))):
+        ways = [(math.dist(a, b), n, i) for n, path in enumerate(found) for i, (a, b) in enumerate(pairwise(path))]
+        longest, number, place = max(ways, default=(0.0, 0, 0))
+        if longest <= step:
+            break
+        (x0, y0), (x1, y1) = found[number][place : place + 2]
+        found[number].insert(place + 1, ((x0 + x1) / 2, (y0 + y1) / 2))
+    return found
 
 
 def _farthest(path: Sequence[Point], start: int, end: int) -> tuple[float, int]:

@@ -138,19 +138,19 @@ def test_coordinates_begin_alike_where_they_are_near_and_blocks_where_bits_agree
     backbone = FourM([codec.modality(name) for name, codec in codecs.items()], 64, 1, 1, 2)
     before = {name: backbone.embedding.table(name).clone() for name in codecs}
     begin_as_codes(backbone, codecs)
-    points = strokes.encode([[[[0, 0], [104, 104]]]]).ids[0]
-    first, last = points[:2], points[2:4]  # words of x and y in the first bin and in the last
+    first = int(strokes.encode([[[[0, 0]]]]).ids[0, 0])  # of 16 x 16 places
     for table in (backbone.embedding.table, backbone.embedding.answer_table):
         pen, bits = table("pen").detach(), table("ink").detach()
-        for start, end in zip(first, last, strict=True):
-            distances = torch.cdist(pen[start : end + 1], pen[start : end + 1])
+        places = pen[first:].unflatten(0, (16, 16))
+        for line in (places[0], places[:, 0], places[:, 9], places[range(16), range(16)]):
+            distances = torch.cdist(line, line)
             assert (distances[0, 1:4].diff() > 0).all()
             assert distances.diagonal(1).max() < distances.diagonal(6).min()
         distances = torch.cdist(bits[:1], bits[[0b1, 0b11, 0b111, 0b11111, 0b111111111]])[0]
         assert (distances.diff() > 0).all()
     changed = {name: (backbone.embedding.table(name) != before[name]).any(1) for name in codecs}
     assert changed["ink"].all()
-    assert changed["pen"].nonzero().flatten().tolist() == list(range(first[0], last[1] + 1))
+    assert changed["pen"].nonzero().flatten().tolist() == list(range(first, first + 256))
     assert changed["boxes"].sum() == 4 * 16
     assert not changed["boxes"][-2:].any()
 

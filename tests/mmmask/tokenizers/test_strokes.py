@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmmask.errors import UserError
 from mmmask.tokenizers import Strokes
-from mmmask.tokenizers.strokes import bends
+from mmmask.tokenizers.strokes import bends, filled
 
 CODEC = Strokes(100, bins=100, most_points=8)
 ANGLE = [[x, 10, 7 * x] for x in range(10, 50)] + [[49, y, 0] for y in range(11, 60)]
@@ -24,7 +24,7 @@ def back(codec, data):
 
 
 def point(x, y):
-    return [END + 1 + x, END + 101 + y]
+    return END + 1 + 100 * y + x
 
 
 def decoded(*words):
@@ -41,17 +41,28 @@ def beside(path, drawing):
 
 
 def test_a_drawing_is_the_points_where_it_bends_and_the_ends_of_its_strokes():
-    data = CODEC.encode([[ANGLE, DOT]])
-    words = [*point(10, 10), *point(49, 10), *point(49, 59), END, *point(80, 80), END]
-    assert data.ids[0, : len(words)].tolist() == words
-    assert data.length.tolist() == [len(words)]
-    assert data.chunks[0, : len(words)].tolist() == [0] * 7 + [1] * 3
-    assert back(CODEC, data) == [[[[10, 10], [49, 10], [49, 59]], [[80, 80]]]]
+    codec = Strokes(100, bins=100, most_points=4)
+    end = codec.sentinels[1]
+    words = [end + 1 + place for place in (1010, 1049, 5949)] + [end, end + 8081, end]
+    data = codec.encode([[ANGLE, DOT]])
+    assert data.ids[0].tolist() == words
+    assert data.length.tolist() == [6]
+    assert data.chunks[0].tolist() == [0] * 4 + [1] * 2
+    assert back(codec, data) == [[[[10, 10], [49, 10], [49, 59]], [[80, 80]]]]
+
+
+def test_points_that_are_left_halve_the_longest_ways():
+    assert filled([[(0, 0), (8, 0)], [(0, 0), (0, 3)]], 5, 1.0) == [[(0, 0), (4, 0), (8, 0)], [(0, 0), (0, 3)]]
+    assert filled([[(0, 0), (8, 0), (8, 1)]], 9, 2.0) == [[(0, 0), (2, 0), (4, 0), (6, 0), (8, 0), (8, 1)]]
+    assert filled([[(1, 1)], []], 9, 2.0) == [[(1, 1)], []]
+    (drawing,) = back(CODEC, CODEC.encode([[ANGLE, DOT]]))
+    assert [len(stroke) for stroke in drawing] == [7, 1]
+    assert beside(ANGLE, drawing).max() < 1
 
 
 def test_no_drawing_is_absent_and_an_empty_stroke_is_none():
     data = CODEC.encode([None, [], [[]], [[], DOT]])
-    assert data.length.tolist() == [0, 0, 0, 3]
+    assert data.length.tolist() == [0, 0, 0, 2]
     assert back(CODEC, data) == [[], [], [], [[[80, 80]]]]
 
 
@@ -62,7 +73,7 @@ def test_points_run_out_for_the_least_bends_first():
     found = bends([straight, wave], 8, 0.0)
     assert [len(path) for path in found] == [2, 6]
     data = CODEC.encode([[[[0, 0], [9, 9]]] * 9])
-    assert data.length.tolist() == [20]  # four strokes are all that 8 points can be
+    assert data.length.tolist() == [12]  # four strokes are all that 8 points can be
 
 
 def test_a_circle_that_ends_where_it_begins_stays_a_circle():
@@ -73,19 +84,18 @@ def test_a_circle_that_ends_where_it_begins_stays_a_circle():
 
 def test_a_stroke_may_be_a_gap_that_an_answer_fills():
     known = CODEC.encode([[DOT, None], None])
-    assert known.length.tolist() == [4, 0]
+    assert known.length.tolist() == [3, 0]
     assert CODEC.gaps([[DOT, None], None]).tolist() == [1, 1]
-    answer = torch.tensor([[1, *point(1, 2), END, 2]] * 2)
-    filled = CODEC.fill(known, answer, torch.tensor([5, 5]))
-    assert back(CODEC, filled) == [[[[80, 80]], [[1, 2]]], [[[1, 2]]]]
+    answer = torch.tensor([[1, point(1, 2), END, 2]] * 2)
+    whole = CODEC.fill(known, answer, torch.tensor([4, 4]))
+    assert back(CODEC, whole) == [[[[80, 80]], [[1, 2]]], [[[1, 2]]]]
 
 
-def test_broken_drawings_keep_their_whole_points():
+def test_broken_drawings_keep_their_points():
     a, b = point(1, 2), point(3, 4)
-    assert decoded(*a, END, *b) == [[[1, 2]], [[3, 4]]]
-    assert decoded(END, END, a[1], *a, a[0], *b, 0, 1, b[0]) == [[[1, 2], [3, 4]]]
-    assert decoded(a[0]) == []
-    assert decoded(a[0], END, a[1], END) == []
+    assert decoded(a, END, b) == [[[1, 2]], [[3, 4]]]
+    assert decoded(END, END, a, 0, b, 1) == [[[1, 2], [3, 4]]]
+    assert decoded(END, 0, END) == []
     anything = torch.randint(CODEC.vocab_size, (50, 20), generator=torch.Generator().manual_seed(0))
     for drawing in CODEC.decode(anything, torch.full((50,), 20)):
         assert all(0 <= value < 100 for stroke in drawing for pair in stroke for value in pair)
@@ -118,7 +128,7 @@ def test_drawn_characters_keep_their_shape_at_few_words(real_data):
         names = sorted(tar.getnames())[:400:16]  # a .json and its .png, in turn
         drawings = [json.load(tar.extractfile(name))["strokes"] for name in names]
         pictures = [np.array(Image.open(io.BytesIO(tar.extractfile(f"{n[:-4]}png").read()))) for n in names]
-    codec = Strokes(105)
+    codec = Strokes(105, bins=105)
     data = codec.encode(drawings)
     found = back(codec, data)
     points = [point for drawing in drawings for stroke in drawing for point in stroke]
