@@ -3,9 +3,10 @@
     python benchmarks/transfer.py --seeds 1 2 3
 
 What is not there yet is trained with the shipped configurations: a tokenizer of the photos, the words of the titles;
-then, for each seed, an any-to-any model of photo, title, colour, gender and season, without any class, and two
-classifiers of photos with some of the labels: one begins from scratch, the other with the encoder of that model.
-A share of each class, drawn by the seed, is labelled; accuracy is that on the 737 test photos after the last step.
+then, for each seed, an any-to-any model of photo, title, colour, gender and season, without any class, and classifiers
+with some of the labels, by photo and title and by the photo alone: each begins from scratch, and with the encoder of
+that model. A share of each class, drawn by the seed, is labelled; accuracy is that on the 737 test products after the
+last step.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from datamodules.pack import pack
 DATA = SETS / "fashion-products"
 TRAIN, TEST = f"{DATA}/train-*.tar", f"{DATA}/test-*.tar"
 WAYS = ("from scratch", "pre-trained")
+PIXELS = {"class_path": "Patches", "init_args": {"image_size": 32, "patch": 8, "source": "photo"}}
 
 
 def records():
@@ -65,13 +67,20 @@ def pretrained(out, seed, changes):
 
 def classified(out, name, seed, share, *options):
     """The test accuracy of a classifier, and the seconds of its training."""
-    folder = out / f"{name.replace(' ', '-')}-{share}-{seed}"
+    folder = out / f"{name.replace(',', '').replace(' ', '-')}-{share}-{seed}"
     settings = ["--config", "configs/fine_tuning/fashion_products.yaml", "--seed_everything", seed]
     settings += ["--data.train", labelled(out, seed, share), "--data.val", TEST, *options]
     seconds = call(folder, "fit", *settings, "--trainer.default_root_dir", folder)
     rows = (folder / "run-1" / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("val/accuracy")
     return [float(value) for row in rows[1:] if (value := row.split(",")[column])][-1], seconds
+
+
+def given(out):
+    """Which modalities are known, as options of the command."""
+    title = {"class_path": "Words", "init_args": {"vocabulary": str(out / "words" / "words.json"), "length": 24}}
+    modalities = {"photo and title": {"pixels": PIXELS, "title": title}, "photo": {"pixels": PIXELS}}
+    return {name: ["--model.modalities", json.dumps(own)] for name, own in modalities.items()}
 
 
 def main():
@@ -89,13 +98,16 @@ def main():
     for seed in arguments.seeds:
         run, seconds = pretrained(out, seed, changes)
         found["pre-training, minutes"].append(seconds / 60)
-        for name, options in zip(WAYS, ([], ["--model.init_from", run]), strict=True):
-            accuracy, seconds = classified(out, name, seed, arguments.share, *changes, *options)
-            found[f"{name}, accuracy"].append(accuracy)
-            found[f"{name}, minutes"].append(seconds / 60)
+        for known, modalities in given(out).items():
+            for way, options in zip(WAYS, ([], ["--model.init_from", run]), strict=True):
+                name = f"{known}, {way}"
+                accuracy, seconds = classified(out, name, seed, arguments.share, *changes, *modalities, *options)
+                found[f"{name}, accuracy"].append(accuracy)
+                found[f"{name}, minutes"].append(seconds / 60)
         print(f"seed {seed}: {json.dumps({name: values[-1] for name, values in found.items()})}", flush=True)
-    first, second = (found[f"{name}, accuracy"] for name in WAYS)
-    found["gain"] = [theirs - mine for mine, theirs in zip(first, second, strict=True)]
+    for known in given(out):
+        first, second = (found[f"{known}, {way}, accuracy"] for way in WAYS)
+        found[f"{known}, gain"] = [theirs - mine for mine, theirs in zip(first, second, strict=True)]
     print(f"| {arguments.share:.0%} of the labels | mean (range) |")
     print("|---|---|")
     for name, values in found.items():

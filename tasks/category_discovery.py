@@ -8,12 +8,15 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mmmask.discovery import GET, MMGCD, UNLABELLED, Encoder, Fusion, KMeans, LearnedFusion, MeanFusion, SimGCD
+from mmmask.discovery import GET, MMGCD, UNLABELLED, Encoder, Fusion, LearnedFusion, MeanFusion, SimGCD
 from mmmask.discovery.discoverer import Adapter, Discoverer
+from mmmask.discovery.look_clusters import look_clusters
 from mmmask.discovery.output_space import sharpened
 from mmmask.discovery.protocol import Protocol
+from mmmask.discovery.space import Parts
 from mmmask.errors import UserError
 from mmmask.heads import DiscoveryHead
 from mmmask.parallelize import set_weight
@@ -40,12 +43,14 @@ class CategoryDiscovery(CodecTask):
         classes: K, old and new together.
         protocol: file that says which samples are labelled; `mmmask protocol` writes it.
         objective: what is learned (SimGCD, GET, MMGCD).
-        fusion: one prediction of all looks (MeanFusion, ConfidenceFusion).
+        fusion: one prediction of all looks (MeanFusion, ConfidenceFusion; LearnedFusion, whose weights tell how well
+            each look groups the labelled samples when prototypes begin).
         width: numbers of a feature.
         projector_width: numbers that are contrasted, made of a feature.
         projector_hidden: width of the layers between.
         features_first: share of the training in which features alone are learned, by the objective's contrast; then
-            prototypes begin as the clusters of the training samples. 0: both from the start.
+            prototypes, of each look its own, begin as the clusters of the training samples. 0: both from the start, and
+            all looks share the prototypes.
         teacher_warmup: share of the training in which teachers grow sure, from when there are prototypes.
         train_blocks: only the last blocks of the encoder learn, so many (default: all of it).
         low_rank: of the blocks of the encoder, only products of this rank beside their matrices learn (LoRA).
@@ -93,10 +98,12 @@ class CategoryDiscovery(CodecTask):
         self._check(classes, looks, objective, fusion, features_first, teacher_warmup, encoder_rate)
         self.encoder = encoder
         self.adapters = torch.nn.ModuleDict({name: Adapter(size, width) for name, size in encoder.widths.items()})
-        self.head = DiscoveryHead(width, classes, projector_width, projector_hidden)
+        own = len(looks) if features_first else 0
+        self.head = DiscoveryHead(width, classes, projector_width, projector_hidden, looks=own)
+        self.fusion = (fusion or MeanFusion()).requires_grad_(False)
         self.__dict__["codecs"] = encoder.codecs
         adapters = cast(Mapping[str, Adapter], self.adapters)
-        self.__dict__["model"] = Discoverer(encoder, adapters, self.head, fusion or MeanFusion())
+        self.__dict__["model"] = Discoverer(encoder, adapters, self.head, self.fusion)
         self.objective, self.classes, self.label, self.seed = objective, classes, label, seed
         self.features_first, self.teacher_warmup = features_first, teacher_warmup
         self.low_rank, self.encoder_rate = low_rank, encoder_rate
@@ -131,9 +138,10 @@ class CategoryDiscovery(CodecTask):
                 f"CategoryDiscovery: {type(objective).__name__} ties two or more looks together, here is one "
                 f"({looks[0]}); take SimGCD, or give more modalities."
             )
-        if isinstance(fusion, LearnedFusion):
+        if isinstance(fusion, LearnedFusion) and (not features_first or len(fusion.log_weights) != len(looks)):
             raise UserError(
-                "CategoryDiscovery: LearnedFusion is fitted after training; take Mean- or ConfidenceFusion."
+                "CategoryDiscovery: LearnedFusion has a weight for each look, found when prototypes begin: set "
+                f"features_first above 0 and modalities to {len(looks)}, or take Mean- or ConfidenceFusion."
             )
         if not 0 <= features_first < 1 or not 0 < teacher_warmup <= 1 or not 0 < encoder_rate <= 1:
             raise UserError(
@@ -178,9 +186,19 @@ class CategoryDiscovery(CodecTask):
 
     @torch.no_grad()
     def begin_prototypes(self) -> None:
-        """Prototypes become the clusters of the training samples, those of the old classes in their places."""
-        loop = self.trainer.fit_loop.epoch_loop.val_loop
-        loop.setup_data()
+        """Prototypes of each look become its means over clusters of the training samples, those of the old classes in
+        their places. Clusters are found in all looks side by side."""
+        weigh = isinstance(self.fusion, LearnedFusion)
+        found = look_clusters(*self._training_samples(), self.classes, weigh, self.seed)
+        if found.classes < len(self.protocol.old):
+            raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
+        set_weight(self.head.prototypes.weight, torch.from_numpy(found.centres))
+        if isinstance(self.fusion, LearnedFusion):
+            self.fusion.set(list(found.weights.values()))
+
+    def _training_samples(self) -> tuple[Parts, NDArray[np.int64]]:
+        """Directions of all training samples by look, rows of zeros where one is absent, and the labels given."""
+        self.trainer.fit_loop.epoch_loop.val_loop.setup_data()
         loaders: Any = self.trainer.val_dataloaders
         if not loaders:
             raise UserError(
@@ -189,13 +207,10 @@ class CategoryDiscovery(CodecTask):
         self.model.eval()
         rows, labels = [], []
         for batch in loaders[0] if isinstance(loaders, list) else loaders:
-            rows.append(self.model.joined(batch).float().cpu().numpy())
-            labels.append(self._given(batch["key"]).cpu().numpy())
+            rows.append(self.model.directions(batch).float().cpu())
+            labels.append(self._given(batch["key"]).cpu())
         self.model.train()
-        found = KMeans(self.classes, spherical=True, seed=self.seed).fit(np.concatenate(rows), np.concatenate(labels))
-        if len(found.classes) < len(self.protocol.old):
-            raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
-        set_weight(self.head.prototypes.weight, torch.from_numpy(found.centres))
+        return dict(zip(self.encoder.widths, torch.cat(rows, 1).numpy(), strict=True)), torch.cat(labels).numpy()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Of the training samples, those count that are not labelled; of others, all that have a class."""

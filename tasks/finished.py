@@ -13,6 +13,7 @@ from torch import nn
 
 from mmmask.discovery.discoverer import Adapter, Discoverer
 from mmmask.discovery.encoders import Encoder
+from mmmask.discovery.fusion import Fusion
 from mmmask.errors import UserError
 from mmmask.heads import Alignment, DiscoveryHead, Readout
 from mmmask.pretrained.model_files import Model, Spec, build, is_model, load_weights, read
@@ -157,6 +158,7 @@ def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping
     encoder, made = _encoder(given["encoder"], weights, content, source)
     head = {"dim": given["width"], "classes": given["classes"]}
     head |= {"width": given["projector_width"], "hidden": given["projector_hidden"]}
+    head |= {"looks": len(encoder.widths) if given["features_first"] else 0}
     settings: dict[str, Any] = {
         "encoder": made,
         "adapters": {
@@ -173,7 +175,7 @@ def _discoverer(given: dict[str, Any], weights: dict[str, Any], content: Mapping
         encoder,
         cast(dict[str, Adapter], adapters),
         cast(DiscoveryHead, _trained(settings["head"], "head", weights, source)),
-        build(settings["fusion"], trusted=True),
+        cast(Fusion, _trained(settings["fusion"], "fusion", weights, source)),
     )
     spec: Spec = {"class_path": "mmmask.discovery.discoverer.Discoverer", "init_args": settings}
     return Model({"discoverer": model.eval()}, {"discoverer": spec})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.discovery.encoders import Encoder
-from mmmask.discovery.fusion import Fusion, weighted_mean
+from mmmask.discovery.fusion import Fusion
 from mmmask.discovery.looks import Looks
+from mmmask.discovery.numerics import only_present
 from mmmask.heads import DiscoveryHead
 from mmmask.modalities import entry_of
 from mmmask.tokenizers.ranks import sum_over_ranks
@@ -54,7 +56,7 @@ class Discoverer(nn.Module):
     Args:
         encoder: what sees the samples.
         adapters: of each look.
-        head: the projector and prototypes that all looks share.
+        head: the projector that all looks share, and prototypes, which they share or have of their own.
         fusion: makes one prediction of all looks.
     """
 
@@ -71,18 +73,25 @@ class Discoverer(nn.Module):
     def looks(self, batch: Mapping[str, Any], views: int = 2) -> Looks:
         """What there is to learn from: all views that a batch holds."""
         features, present = self._features([view_of(batch, view) for view in range(views)])
-        return Looks.through(self.head, features, present)
+        looks = Looks.through(self.head, features, present)
+        return replace(looks, weights=self.fusion.counted(looks.logits.detach(), looks.seen()))
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Cosines `(M, B, K)` of each look at raw data with all prototypes, and which looks there are `(M, B)`."""
         features, present = self._features([batch])
         return self.head.cosines(features[:, 0]), present
 
-    def joined(self, batch: Mapping[str, Any]) -> Tensor:
-        """Features `(B, width)` of samples: the mean directions of their looks. Their cosines with prototypes are
-        about the means of those of the looks."""
+    def directions(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features `(M, B, width)` of each look, of length 1, or 0 where there is none."""
         features, present = self._features([batch])
-        return F.normalize(weighted_mean(F.normalize(features[:, 0], dim=-1), present), dim=-1)
+        return only_present(F.normalize(features[:, 0], dim=-1), present)
+
+    def joined(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features `(B, M * width)`: the directions of a sample's looks side by side, weighed as the fusion does."""
+        features, present = self._features([batch])
+        weights = self.fusion.counted(self.head.cosines(features[:, 0]), present)
+        parts = only_present(F.normalize(features[:, 0], dim=-1), present) * weights.sqrt()[..., None]
+        return F.normalize(parts.transpose(0, 1).flatten(1), dim=-1)
 
     def _features(self, batches: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """`(M, V, B, width)` of the views in `batches`, and which there are `(M, B)`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +35,12 @@ class Fusion(nn.Module, ABC):
     def weights(self, logits: Tensor) -> Tensor:
         """How much each modality counts, `(M, ...)`."""
 
+    def counted(self, logits: Tensor, present: Tensor | None = None) -> Tensor:
+        """The same, above 0, whatever stands where nothing is present."""
+        return self.weights(only_present(logits, present)).clamp(min=LEAST)
+
     def forward(self, logits: Tensor, present: Tensor | None = None) -> Tensor:
-        weights = self.weights(only_present(logits, present)).clamp(min=LEAST)
-        return weighted_mean(logits, present, weights)
+        return weighted_mean(logits, present, self.counted(logits, present))
 
 
 class MeanFusion(Fusion):
@@ -56,7 +60,8 @@ class ConfidenceFusion(Fusion):
 
 
 class LearnedFusion(Fusion):
-    """One weight per modality, fitted on labelled data: best on such that the backbone was not trained with."""
+    """One weight per modality: fitted on labelled data, best on such that the backbone was not trained with, or found
+    by `trusted`, as CategoryDiscovery does."""
 
     def __init__(self, modalities: int) -> None:
         super().__init__()
@@ -67,6 +72,11 @@ class LearnedFusion(Fusion):
     def weights(self, logits: Tensor) -> Tensor:
         weights = self.log_weights.softmax(0)
         return weights.view(-1, *[1] * (logits.ndim - 2)).expand(logits.shape[:-1])
+
+    @torch.no_grad()
+    def set(self, weights: Sequence[float]) -> None:
+        """What modalities count, in their order."""
+        self.log_weights.copy_(torch.tensor(weights).clamp(min=LEAST).log())
 
     def fit(self, logits: Tensor, labels: Tensor, present: Tensor | None = None) -> None:
         """The weights with which logits `(M, N, K)` of labelled samples predict their labels `(N,)` best."""

@@ -15,12 +15,14 @@ from mmmask.heads import Projected
 
 @dataclass(frozen=True)
 class Looks:
-    """Of B samples in M modalities, V views each. `present` `(M, B)` says which modalities a sample has."""
+    """Of B samples in M modalities, V views each. `present` `(M, B)` says which modalities a sample has; `weights`
+    `(M, V, B)` how much each look counts in what all of them say together (None: the same)."""
 
     features: Tensor  # (M, V, B, D)
     projections: Tensor  # (M, V, B, P)
     logits: Tensor  # (M, V, B, K)
     present: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.features.shape[:3]

@@ -172,7 +172,8 @@ def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shard
     assert not torch.allclose(model.head.prototypes.weight, start, atol=1e-3)
     (batch, *_) = where.val_dataloader()
     with torch.no_grad():
-        found = model.eval().model.joined(batch) @ torch.nn.functional.normalize(model.head.prototypes.weight, dim=-1).T
+        logits, there = model.eval().model(batch)
+        found = model.fusion(logits, there)
     given = model._given(batch["key"])
     own = found[given >= 0].argmax(-1)
     assert (own == given[given >= 0]).float().mean() > 0.9
@@ -180,7 +181,7 @@ def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shard
 
 def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
     def run(rank=0, world=1):
-        model = task(protocol, features_first=0.5)
+        model = task(protocol, features_first=0.5, fusion=LearnedFusion(2))
         options = {"devices": world, "strategy": "ddp" if world > 1 else "auto"}
         runner = fit(model, data(shards, protocol), 4, limit_val_batches=2, **options)
         found = {name: float(value) for name, value in runner.callback_metrics.items() if name.startswith("val/")}
@@ -199,7 +200,8 @@ def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
         ({"names": "p"}, "MMGCD ties two or more looks together, here is one .p."),
         ({"looks": {"one": ["p"], "other": ["qq"]}}, "there is no modality 'qq' here.*Did you mean 'q'"),
         ({"looks": {"one": ["p"], "other": []}}, "other looks at nothing"),
-        ({"fusion": LearnedFusion(2)}, "LearnedFusion is fitted after training"),
+        ({"fusion": LearnedFusion(2)}, "LearnedFusion has a weight for each look"),
+        ({"fusion": LearnedFusion(3), "features_first": 0.5}, "modalities to 2"),
         ({"features_first": 1.0}, "features_first is a share"),
         ({"train_blocks": 2}, "train_blocks is 2; there are 1 blocks"),
         ({"train_blocks": 1, "low_rank": 2}, "train_blocks or low_rank, not both"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
@@ -53,3 +54,17 @@ def test_the_projector_begins_as_that_of_dino():
 def test_mistakes_are_told(run, words):
     with pytest.raises(UserError, match=words):
         run()
+
+
+def test_looks_begin_with_the_same_prototypes_and_have_their_own():
+    prototypes = Prototypes(8, 5, looks=2)
+    assert torch.equal(*prototypes.weight)
+    with torch.no_grad():
+        prototypes.weight[1].neg_()
+    features = torch.randn(2, 3, 4, 8)
+    found = prototypes(features)
+    for look, sign in ((0, 1), (1, -1)):
+        expected = F.normalize(features[look], dim=-1) @ F.normalize(prototypes.weight[0], dim=-1).T
+        assert_close(found[look], sign * expected)
+    found[0].sum().backward()
+    assert not prototypes.weight.grad[1].any()
