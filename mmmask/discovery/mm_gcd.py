@@ -22,11 +22,11 @@ from mmmask.errors import UserError
 class MMGCD:
     """L = (1 - w) [L_u + L_intra + a L_cross + b L_fusion + eps R] + w [L_s + CE + CE_fused].
 
-    With `feature_alignment`, L_u and L_s contrast all looks at a sample or a class, of any modality; without, those of
-    each modality by itself. `output_alignment` adds L_cross (a view in one modality teaches the other views in the
-    other modalities), L_fusion (the weighed mean of the modalities teaches the other views in all of them) and
-    CE_fused, and counts the fused prediction in R. With neither it is SimGCD. Modalities that agree do not keep apart
-    classes that look exactly alike in one of them.
+    L_u and L_s contrast the looks at a sample or a class in each modality by itself; with `feature_alignment` also all
+    of them together, of any modality (a mean over these sets of looks). `output_alignment` adds L_cross (a view in one
+    modality teaches the other views in the other modalities), L_fusion (the weighed mean of the modalities teaches the
+    other views in all of them) and CE_fused, and counts the fused prediction in R. With neither it is SimGCD.
+    Modalities that agree do not keep apart classes that look exactly alike in one of them.
     """
 
     feature_alignment: bool = True
@@ -57,8 +57,14 @@ class MMGCD:
 
     def _features(self, looks: Looks, labels: Tensor, labelled: Tensor) -> dict[str, Tensor]:
         vectors, seen = looks.projections, looks.seen()
-        if self.feature_alignment:  # all looks are one set
-            vectors, seen = vectors.flatten(0, 1), seen.flatten(0, 1)
+        terms = self._contrasts(vectors, seen, labels, labelled)
+        if not self.feature_alignment:
+            return terms
+        together = self._contrasts(vectors.flatten(0, 1), seen.flatten(0, 1), labels, labelled)
+        modalities = len(vectors)
+        return {name: (modalities * mean + together[name]) / (modalities + 1) for name, mean in terms.items()}
+
+    def _contrasts(self, vectors: Tensor, seen: Tensor, labels: Tensor, labelled: Tensor) -> dict[str, Tensor]:
         return {
             "info_nce": info_nce(vectors, self.contrast_temperature, seen),
             "supervised_contrast": supervised_contrast(vectors, labels, labelled, present=seen),
