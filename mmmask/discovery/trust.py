@@ -32,8 +32,8 @@ def trusted(parts: Parts, labels: NDArray[np.int64], k: int, seed: int = 0) -> t
     """The weights of parts, adding up to 1, and all that was tried.
 
     The best part alone comes first; each other one joins with the share that makes clusters of all samples, found
-    without labels, agree best with the labels `(N,)` there are (-1: none), if that is more than noise. A classifier
-    would be the wrong judge: pictures that help it can still blur groups.
+    without labels, agree best with the labels `(N,)` there are (-1: none). A classifier would be the wrong judge:
+    pictures that help it can still blur groups.
     """
     if len(parts) == 1:
         return dict.fromkeys(parts, 1.0), []
@@ -50,10 +50,7 @@ def trusted(parts: Parts, labels: NDArray[np.int64], k: int, seed: int = 0) -> t
     for other in alone[1:]:
         name = max(other.weights, key=lambda part: other.weights[part])
         joined = [trial(_mixed(best.weights, name, share)) for share in SHARES]
-        top = max(joined, key=lambda one: one.mean)
-        noise = np.sqrt((np.var(top.accuracy, ddof=1) + np.var(best.accuracy, ddof=1)) / SEEDS)
-        if top.mean > best.mean + noise:
-            best = top
+        best = max([best, *joined], key=lambda one: one.mean)
     return best.weights, tried
 
 

@@ -160,6 +160,8 @@ def test_a_run_begins_with_an_encoder_and_is_a_model_of_its_own(make_shards, tmp
     write_small_any_to_any(tmp_path / "any")
     config = yaml.safe_load(shipped.find("fine_tuning/fashion_products.yaml").read_text())
     model, data = config["model"]["init_args"], config["data"]["init_args"]
+    for names in (model["modalities"], data["modalities"]):
+        del names["title"]
     model["modalities"]["pixels"]["init_args"].update(image_size=8, channels=1, patch=4)
     model["modalities"]["kind"] = {"class_path": "Choice", "init_args": {"names": NAMES}}
     model["backbone"]["init_args"].update(dim=16, encoder_depth=1, heads=2, stem="linear", places="index")
