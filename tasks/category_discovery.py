@@ -100,7 +100,7 @@ class CategoryDiscovery(CodecTask):
         self.adapters = torch.nn.ModuleDict({name: Adapter(size, width) for name, size in encoder.widths.items()})
         own = len(looks) if features_first else 0
         self.head = DiscoveryHead(width, classes, projector_width, projector_hidden, looks=own)
-        self.fusion = (fusion or MeanFusion()).requires_grad_(False)
+        self.fusion = fusion or MeanFusion()
         self.__dict__["codecs"] = encoder.codecs
         adapters = cast(Mapping[str, Adapter], self.adapters)
         self.__dict__["model"] = Discoverer(encoder, adapters, self.head, self.fusion)

@@ -83,15 +83,17 @@ class Discoverer(nn.Module):
 
     def directions(self, batch: Mapping[str, Any]) -> Tensor:
         """Features `(M, B, width)` of each look, of length 1, or 0 where there is none."""
-        features, present = self._features([batch])
-        return only_present(F.normalize(features[:, 0], dim=-1), present)
+        return self._directions(batch)[0]
 
     def joined(self, batch: Mapping[str, Any]) -> Tensor:
         """Features `(B, M * width)`: the directions of a sample's looks side by side, weighed as the fusion does."""
+        parts, present = self._directions(batch)
+        weights = self.fusion.counted(self.head.cosines(parts), present)
+        return F.normalize((parts * weights.sqrt()[..., None]).transpose(0, 1).flatten(1), dim=-1)
+
+    def _directions(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         features, present = self._features([batch])
-        weights = self.fusion.counted(self.head.cosines(features[:, 0]), present)
-        parts = only_present(F.normalize(features[:, 0], dim=-1), present) * weights.sqrt()[..., None]
-        return F.normalize(parts.transpose(0, 1).flatten(1), dim=-1)
+        return only_present(F.normalize(features[:, 0], dim=-1), present), present
 
     def _features(self, batches: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """`(M, V, B, width)` of the views in `batches`, and which there are `(M, B)`."""

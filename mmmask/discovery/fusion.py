@@ -63,11 +63,13 @@ class LearnedFusion(Fusion):
     """One weight per modality: fitted on labelled data, best on such that the backbone was not trained with, or found
     by `trusted`, as CategoryDiscovery does."""
 
+    log_weights: Tensor  # a buffer: no training but `fit` changes it
+
     def __init__(self, modalities: int) -> None:
         super().__init__()
         if modalities < 2:
             raise UserError(f"LearnedFusion: there is nothing to fuse in {modalities} modality.")
-        self.log_weights = nn.Parameter(torch.zeros(modalities))
+        self.register_buffer("log_weights", torch.zeros(modalities))
 
     def weights(self, logits: Tensor) -> Tensor:
         weights = self.log_weights.softmax(0)
@@ -85,6 +87,7 @@ class LearnedFusion(Fusion):
         if len(logits) != len(self.log_weights):
             raise UserError(f"LearnedFusion: is for {len(self.log_weights)} modalities; logits are of {len(logits)}.")
         logits = logits.detach().float()
+        self.log_weights = self.log_weights.clone().requires_grad_()
         optimizer = torch.optim.LBFGS([self.log_weights], max_iter=100, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
@@ -94,3 +97,4 @@ class LearnedFusion(Fusion):
             return error
 
         optimizer.step(loss)
+        self.log_weights = self.log_weights.detach()
