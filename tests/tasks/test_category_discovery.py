@@ -290,8 +290,13 @@ def same_when_exported(run, tmp_path):
 
 def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shards, protocol, tmp_path, capsys):
     encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": words_and_backbone(tmp_path)}
-    run = run_of(tmp_path, shards, protocol, encoder)
-    same_when_exported(run, tmp_path)
+    fusion = {"class_path": "mmmask.discovery.LearnedFusion", "init_args": {"modalities": 2}}
+    run = run_of(tmp_path, shards, protocol, encoder, features_first=0.5, fusion=fusion)
+    trained = same_when_exported(run, tmp_path)
+    (last,) = (run / "checkpoints").glob("last*")
+    weights = torch.load(last, weights_only=True)["state_dict"]["fusion.log_weights"]
+    assert weights.any()  # they are found, where they began at 0
+    torch.testing.assert_close(trained.fusion.log_weights, weights)
 
     begun = task(protocol, init_from=tmp_path / "exported")
     fit(begun, data(shards, protocol), 1, default_root_dir=tmp_path / "begun")

@@ -1,13 +1,14 @@
 """Objectives of paired data: our reading of MM-GCD against loops over its formulas, missing modalities, a discovery."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmmask.discovery import GET, MMGCD, Looks, MeanFusion, SimGCD, info_nce, teacher_temperature
+from mmmask.discovery import GET, MMGCD, Looks, MeanFusion, SimGCD, classification, info_nce, teacher_temperature
 from mmmask.errors import UserError
 from mmmask.heads import DiscoveryHead
 from mmmask.metrics import DiscoveryScores
@@ -64,6 +65,14 @@ def test_outputs_are_aligned_across_views_and_modalities_and_with_the_fused_one(
     found = MMGCD()(looks, LABELS, LABELLED, 0.05)
     for name, value in looped_outputs(looks.logits.detach(), present, 0.05).items():
         assert found[name].item() == pytest.approx(value, rel=1e-4), name
+
+
+def test_looks_teach_together_as_much_as_they_count():
+    looks = Looks.through(head(), features())
+    trusted = replace(looks, weights=torch.tensor([1.0, 1e-6])[:, None, None].expand(2, 2, 6))
+    found = MMGCD()(trusted, LABELS, LABELLED, 0.05)
+    assert_close(found["fused_classification"], classification(looks.logits[0], LABELS, LABELLED), atol=1e-4, rtol=0)
+    assert found["fusion"] != MMGCD()(looks, LABELS, LABELLED, 0.05)["fusion"]
 
 
 def test_features_are_aligned_across_views_and_across_modalities_too_if_wanted():
