@@ -32,7 +32,8 @@ LARGEST = 4.0  # area that a random crop may have, as a share of that of the lar
 class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
-    `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
+    `pad` first makes images square, with white beside or above and below, so that what is long is seen whole. `crop`
+    is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
     square), or `none` (the image must have that size). `jitter` is how far brightness, contrast, saturation and, a
     quarter as far, hue are changed by chance, `grey` the share of images that lose their colour. Evaluation has nothing
     of chance; all images of a sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of
@@ -50,6 +51,7 @@ class Image(Reader):
         resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
         jitter: float = 0.0,
         grey: float = 0.0,
+        pad: bool = False,
         max_pixels: int = 64_000_000,
     ) -> None:
         super().__init__(field)
@@ -62,7 +64,7 @@ class Image(Reader):
         self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
         self.resample = "nearest-exact" if resample == "nearest" else resample
         self._smooth = {} if resample == "nearest" else {"antialias": True}
-        self.jitter, self.grey = jitter, grey
+        self.jitter, self.grey, self.pad = jitter, grey, pad
         self.max_pixels = max_pixels
         self.window: Window | None = None
 
@@ -74,7 +76,7 @@ class Image(Reader):
     @property
     def cropping(self) -> tuple[Any, ...]:
         """What crops and flips are drawn from; images with the same are seen alike."""
-        return self.crop, self.flip, self.scale if self.crop == "random" else None
+        return self.pad, self.crop, self.flip, self.scale if self.crop == "random" else None
 
     def steady(self) -> Image:
         """Centre crops in place of random ones, no flips, and the colours that are there."""
@@ -107,7 +109,7 @@ class Image(Reader):
                 f"image of {image.width}x{image.height} pixels where {self.size}x{self.size} was asked (crop: none)"
             )
         window = self.window or self._window(rng)
-        whole = window.box(image.width, image.height)
+        whole = self._box(window, image.width, image.height)
         left, top, right, bottom = box = self._draft(image, whole) if image.format == "JPEG" else whole
         if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == whole:
             pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
@@ -129,6 +131,15 @@ class Image(Reader):
         drawn = Window.drawn(rng, self.scale)
         flip = self.flip and drawn.flip
         return replace(drawn, flip=flip) if self.crop == "random" else Window(flip=flip)
+
+    def _box(self, window: Window, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where the window lies in the image, whose place is the middle of the square that it is padded to."""
+        if not self.pad:
+            return window.box(width, height)
+        square = max(width, height)
+        left, top, right, bottom = window.box(square, square)
+        beside, above = (square - width) // 2, (square - height) // 2
+        return left - beside, top - above, right - beside, bottom - above
 
     def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""
@@ -165,9 +176,12 @@ def _planes(image: Any, channels: int) -> torch.Tensor:
 def _part(pixels: torch.Tensor, left: int, top: int, right: int, bottom: int) -> torch.Tensor:
     """White where the box lies outside of the image."""
     height, width = pixels.shape[1:]
-    around = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
-    inside = pixels[:, max(0, top) : bottom, max(0, left) : right]
-    return F.pad(inside, around, value=255) if any(around) else inside
+    if min(left, top) >= 0 and right <= width and bottom <= height:
+        return pixels[:, top:bottom, left:right]
+    (x0, x1), (y0, y1) = np.clip((left, right), 0, width), np.clip((top, bottom), 0, height)
+    white = pixels.new_full((len(pixels), bottom - top, right - left), 255)
+    white[:, y0 - top : y1 - top, x0 - left : x1 - left] = pixels[:, y0:y1, x0:x1]
+    return white
 
 
 def _with_channels(image: Any, channels: int) -> Any:

@@ -120,6 +120,21 @@ def test_a_crop_beyond_the_right_and_the_bottom_alone_is_white_there(format):
     assert (read(Image("png", 40).through(Window(1.5, 1, 1)), content)[0][::-1, ::-1] == seen).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(20, 80), (80, 20)])
+def test_a_padded_image_is_seen_whole_in_the_middle_of_white(width, height):
+    content = encoded(np.zeros((height, width, 3), dtype=np.uint8))
+    seen = read(Image("png", 40, pad=True, resample="nearest"), content)[0]
+    rows, columns = np.argwhere(seen < 50).min(0), np.argwhere(seen < 50).max(0)
+    assert (columns - rows + 1).tolist() == [height // 2, width // 2]
+    assert (rows + columns).tolist() == [39, 39]
+    assert (seen < 50).sum() == width * height // 4
+    reader, ink = Image("png", 20, crop="random", scale=(0.05, 0.05), pad=True), set()
+    for draw in range(40):  # small parts may be all ink, part of it, or all white
+        ink.add(int((read(reader, content, draw)[0] < 128).sum()))
+    assert min(ink) == 0
+    assert max(ink) > 300
+
+
 @pytest.mark.parametrize("crop", ["random", "none"])
 def test_a_small_image_of_a_sample_is_cropped_and_flipped_as_a_large_one(crop):
     large, small = Image("png", 96, crop=crop, flip=True), Image("png", 48, crop=crop, flip=True)
