@@ -30,5 +30,19 @@ def test_parts_that_tell_different_classes_apart_both_count():
     assert abs(sum(weights.values()) - 1) < 1e-6
 
 
+def test_a_part_that_known_classes_do_not_need_joins_for_the_sake_of_new_ones():
+    known_alone, all_of_them = part((0, 1, 2, 3), 0.2, 0), part(range(8), 0.2, 1)
+    weights, tried = trusted({"known alone": known_alone, "all": all_of_them}, LABELS, CLASSES)
+    assert min(max(trial.accuracy) for trial in tried) == 1  # labels do not say which is better
+    assert weights["all"] > 0
+
+
+def test_what_is_always_grouped_alike_but_wrongly_is_not_trusted():
+    three = np.eye(16, dtype=np.float32)[CLASS % 3]
+    weights, tried = trusted({"good": part(range(8), 0.6, 0), "three": three}, LABELS, CLASSES)
+    assert max(tried, key=lambda trial: trial.stability).weights["three"] == 1
+    assert weights["good"] >= 0.5
+
+
 def test_a_part_alone_counts_whole_and_nothing_is_tried():
     assert trusted({"one": part(range(8), 0.2, 0)}, LABELS, CLASSES) == ({"one": 1.0}, [])
