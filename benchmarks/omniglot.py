@@ -1,8 +1,8 @@
 """What an any-to-any model predicts of `omniglot-strokes`: ink from strokes and strokes from the picture.
 
-Ink: the likeliest pixels of 27 x 27, as many as are likely in all, and one draw in a few steps of random places, by the
+Ink: the likeliest pixels of 27 x 27, as many as are likely in all, and what the model predicts in a few steps, by the
 share that is right (intersection over union). Strokes: how many pixels of 105 points of one drawing lie beside those of
-the other (Chamfer distance, both ways), mean of 4 draws.
+the other (Chamfer distance, both ways).
 The baseline answers with the training sample that is nearest by what is given: pictures by their blurred pixels,
 strokes by 32 points at equal distances along them.
 """
@@ -12,7 +12,6 @@ import statistics
 import numpy as np
 import torch
 import torch.nn.functional as F
-from draws import draws
 from runs import SETS, call
 
 from datamodules import Image, Json, ShardData, Text
@@ -109,12 +108,11 @@ def scores(model):
     given = {"strokes": test["strokes"]}
     ink = model.codec("ink").bits(test["ink_image"])[:, None].bool()
     truth = [along(drawing) for drawing in test["strokes"]]
-    distances = []
-    for found in draws(model, {"pixels": test["image"]}, "strokes", 4):
-        distances += [apart(along(mine), theirs) for mine, theirs in zip(found, truth, strict=True)]
+    drawn = model.predict({"pixels": test["image"]}, ["strokes"])["strokes"]
+    distances = [apart(along(mine), theirs) for mine, theirs in zip(drawn, truth, strict=True)]
     result = {
         "strokes -> ink, overlap": overlap(likeliest(model, test["strokes"]), ink),
-        "strokes -> ink, overlap of a draw": overlap(model.predict(given, ["ink"])["ink"].bool(), ink),
+        "strokes -> ink, overlap of predictions": overlap(model.predict(given, ["ink"])["ink"].bool(), ink),
         "picture -> strokes, pixels apart": statistics.mean(distances),
     }
     for name, source in (("strokes", given), ("picture", {"pixels": test["image"]})):

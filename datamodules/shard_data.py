@@ -206,6 +206,6 @@ def _tell_of_unlike_crops(readers: Mapping[str, Reader]) -> None:
     if len(unlike) > 1 and any(reader.draws for reader in images.values()):
         log.warning(
             "the images %s of a sample are cropped or flipped in different ways; if they show the same scene, give "
-            "them the same crop, scale and flip.",
+            "them the same pad, crop, scale and flip.",
             " and ".join(sorted(unlike.values())),
         )
