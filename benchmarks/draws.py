@@ -5,13 +5,6 @@ import torch
 from mmmask.synthesis import log_chances
 
 
-def draws(model, given, target, number):
-    """Answers of an any-to-any model with so many different seeds."""
-    count = len(next(iter(given.values())))
-    for draw in range(number):
-        yield model.predict(given, [target], range(draw * count, (draw + 1) * count))[target]
-
-
 def draws_at_once(model, given, target, number):
     """Answers of which all tokens are drawn at once, from chances that are computed once."""
     chances, generator = log_chances(model, given, target).exp(), torch.Generator().manual_seed(0)
