@@ -178,7 +178,9 @@ def _part(pixels: torch.Tensor, left: int, top: int, right: int, bottom: int) ->
     height, width = pixels.shape[1:]
     if min(left, top) >= 0 and right <= width and bottom <= height:
         return pixels[:, top:bottom, left:right]
-    (x0, x1), (y0, y1) = np.clip((left, right), 0, width), np.clip((top, bottom), 0, height)
+    x0, x1, y0, y1 = (
+        min(max(0, at), end) for at, end in ((left, width), (right, width), (top, height), (bottom, height))
+    )
     white = pixels.new_full((len(pixels), bottom - top, right - left), 255)
     white[:, y0 - top : y1 - top, x0 - left : x1 - left] = pixels[:, y0:y1, x0:x1]
     return white
