@@ -26,7 +26,7 @@ function card(category) {
     element("span", { text: titleOf(category) }),
     element("span", { class: `kind ${kindOf(category)}`, text: kindOf(category) })));
   const id = category.known ? `id ${category.id}` : category.name;
-  made.append(element("div", { class: "facts", text: `${id} · ${category.size} samples · sure ${percent(category.confidence)}` }));
+  made.append(element("div", { class: "facts", text: `${id} · ${category.size.toLocaleString("en")} samples · sure ${percent(category.confidence)}` }));
   const level = element("i");
   level.style.width = `${100 * category.confidence}%`;
   made.append(element("div", { class: "bar" }, level));
@@ -51,7 +51,7 @@ function samples(keys) {
 function open(category) {
   const parts = [
     element("h2", { text: titleOf(category) }),
-    element("p", { class: "note", text: `${kindOf(category)} · id ${category.id} · ${category.name} · ${category.size} samples · sure ${percent(category.confidence)}` }),
+    element("p", { class: "note", text: `${kindOf(category)} · id ${category.id} · ${category.name} · ${category.size.toLocaleString("en")} samples · sure ${percent(category.confidence)}` }),
   ];
   if (category.words.length) parts.push(element("p", { text: `Words that set its texts apart: ${category.words.join(", ")}` }));
   parts.push(element("h3", { text: "Most typical" }), samples(category.examples));
