@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from copy import copy
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,30 +22,28 @@ from torchvision.transforms.v2.functional import (
 from datamodules.pictures import on_white, see_through, with_8_bits
 from datamodules.readers import Reader
 from datamodules.shards import BadSample
-from datamodules.windows import Window
+from datamodules.windows import AREA, Crop, Cropping, Window
 from mmmask.errors import UserError
-
-LARGEST = 4.0  # area that a random crop may have, as a share of that of the largest square in the image
 
 
 class Image(Reader):
     """An image, cropped and scaled to `size` x `size`: uint8 (channels, size, size).
 
-    `pad` first makes images square, with white beside or above and below, so that what is long is seen whole. `crop`
-    is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
-    square), or `none` (the image must have that size). `jitter` is how far brightness, contrast, saturation and, a
-    quarter as far, hue are changed by chance, `grey` the share of images that lose their colour. Evaluation has nothing
-    of chance; all images of a sample are cropped and flipped alike. JPEGs are decoded at the smallest sufficient of
-    their 1/2, 1/4, 1/8 scales.
+    `pad`, `crop`, `scale` and `flip` say what part of it is seen (`Cropping`); with `crop: none` the image must have
+    that size. `jitter` is how far brightness, contrast, saturation and, a quarter as far, hue are changed by chance,
+    `grey` the share of images that lose their colour. Evaluation has nothing of chance. JPEGs are decoded at the
+    smallest sufficient of their 1/2, 1/4, 1/8 scales.
     """
+
+    cropping: Cropping
 
     def __init__(
         self,
         field: str = "jpg",
         size: int = 64,
         channels: Literal[1, 3, 4] = 3,
-        crop: Literal["random", "centre", "none"] = "centre",
-        scale: tuple[float, float] = (0.3, 1.0),
+        crop: Crop = "centre",
+        scale: tuple[float, float] = AREA,
         flip: bool = False,
         resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
         jitter: float = 0.0,
@@ -57,38 +54,30 @@ class Image(Reader):
         super().__init__(field)
         if not 0 <= jitter <= 1 or not 0 <= grey <= 1 or (channels != 3 and (jitter or grey)):
             raise UserError(f"Image: jitter ({jitter}) and grey ({grey}) are 0 to 1, and of images of 3 channels.")
-        if size < 1 or not 0 < scale[0] <= scale[1] <= LARGEST:
-            raise UserError(
-                f"Image: size ({size}) must be positive and 0 < scale[0] <= scale[1] <= {LARGEST}, got {scale}."
-            )
-        self.size, self.channels, self.crop, self.scale, self.flip = size, channels, crop, scale, flip
+        if size < 1:
+            raise UserError(f"Image: size ({size}) must be positive.")
+        self.size, self.channels, self.cropping = size, channels, Cropping(crop, scale, flip, pad)
         self.resample = "nearest-exact" if resample == "nearest" else resample
         self._smooth = {} if resample == "nearest" else {"antialias": True}
-        self.jitter, self.grey, self.pad = jitter, grey, pad
+        self.jitter, self.grey = jitter, grey
         self.max_pixels = max_pixels
-        self.window: Window | None = None
 
     @property
     def draws(self) -> bool:
         """Random crops, flips and colours are."""
-        return self.flip or self.crop == "random" or bool(self.jitter or self.grey)
-
-    @property
-    def cropping(self) -> tuple[Any, ...]:
-        """What crops and flips are drawn from; images with the same are seen alike."""
-        return self.pad, self.crop, self.flip, self.scale if self.crop == "random" else None
+        return self.cropping.draws or bool(self.jitter or self.grey)
 
     def steady(self) -> Image:
         """Centre crops in place of random ones, no flips, and the colours that are there."""
         steady = copy(self)
         steady.jitter = steady.grey = 0.0
-        steady.crop, steady.flip = "centre" if self.crop == "random" else self.crop, False
+        steady.cropping = self.cropping.steady()
         return steady
 
     def through(self, window: Window) -> Image:
         """This part in place of what `crop` says."""
         cropped = self.steady()
-        cropped.window, cropped.flip = window, False
+        cropped.cropping = self.cropping.through(window)
         return cropped
 
     def read(self, content: bytes, rng: np.random.Generator) -> np.ndarray:
@@ -104,14 +93,15 @@ class Image(Reader):
         image = Pillow.open(io.BytesIO(content))
         if image.width * image.height > self.max_pixels:
             raise BadSample(f"image of {image.width}x{image.height} pixels, more than max_pixels={self.max_pixels}")
-        if self.crop == "none" and (image.width, image.height) != (self.size, self.size) and not self.window:
+        whole = self.cropping.crop == "none" and not self.cropping.window
+        if whole and (image.width, image.height) != (self.size, self.size):
             raise BadSample(
                 f"image of {image.width}x{image.height} pixels where {self.size}x{self.size} was asked (crop: none)"
             )
-        window = self.window or self._window(rng)
-        whole = self._box(window, image.width, image.height)
-        left, top, right, bottom = box = self._draft(image, whole) if image.format == "JPEG" else whole
-        if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == whole:
+        window = self.cropping.drawn(rng)
+        seen = self.cropping.box(window, image.width, image.height)
+        left, top, right, bottom = box = self._draft(image, seen) if image.format == "JPEG" else seen
+        if image.format == "JPEG" and image.mode == "RGB" and self.channels == 3 and box == seen:
             pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))  # Pillow's pixels, but faster
         else:
             pixels = _planes(image, self.channels)
@@ -123,23 +113,6 @@ class Image(Reader):
         if self.jitter or self.grey:
             planes = _recoloured(planes, self.jitter, self.grey, rng)
         return planes.numpy()
-
-    def _window(self, rng: np.random.Generator) -> Window:
-        """The part of the image that is used."""
-        if not self.draws:
-            return Window()
-        drawn = Window.drawn(rng, self.scale)
-        flip = self.flip and drawn.flip
-        return replace(drawn, flip=flip) if self.crop == "random" else Window(flip=flip)
-
-    def _box(self, window: Window, width: int, height: int) -> tuple[int, int, int, int]:
-        """Where the window lies in the image, whose place is the middle of the square that it is padded to."""
-        if not self.pad:
-            return window.box(width, height)
-        square = max(width, height)
-        left, top, right, bottom = window.box(square, square)
-        beside, above = (square - width) // 2, (square - height) // 2
-        return left - beside, top - above, right - beside, bottom - above
 
     def _draft(self, image: Any, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Let the JPEG decoder shrink the image while the part used stays at least `size` wide."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from datamodules.shards import BadSample
-from datamodules.windows import Window
+from datamodules.windows import Cropping, Window
 from mmmask.errors import UserError, nearest
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
@@ -27,6 +27,8 @@ Batch = Sequence[Any]
 
 class Reader(ABC):
     """Turns the bytes of `field` into a value, and a list of values into what the batch holds."""
+
+    cropping: Cropping | None = None  # how the part is found that is seen, of what has parts
 
     def __init__(self, field: str) -> None:
         if field.rpartition(".")[2] in PICKLES:

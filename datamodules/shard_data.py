@@ -9,7 +9,6 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from datamodules.image_reader import Image
 from datamodules.loading import ShardLoader
 from datamodules.order import EpochOrder, Mixture
 from datamodules.readers import Reader
@@ -200,12 +199,11 @@ class ShardData(pl.LightningDataModule):
 
 
 def _tell_of_unlike_crops(readers: Mapping[str, Reader]) -> None:
-    """Images of one sample that are drawn from unlike crops do not fit each other."""
-    images = {name: reader for name, reader in readers.items() if isinstance(reader, Image)}
-    unlike = {reader.cropping: name for name, reader in images.items()}
-    if len(unlike) > 1 and any(reader.draws for reader in images.values()):
+    """Images and drawings of one sample that are seen through unlike windows do not fit each other."""
+    unlike = {reader.cropping: name for name, reader in readers.items() if reader.cropping}
+    if len(unlike) > 1 and any(cropping.draws for cropping in unlike):
         log.warning(
-            "the images %s of a sample are cropped or flipped in different ways; if they show the same scene, give "
+            "%s of a sample are cropped or flipped in different ways; if they show the same scene, give "
             "them the same pad, crop, scale and flip.",
             " and ".join(sorted(unlike.values())),
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from mmmask.errors import UserError
 
 AREA = (0.3, 1.0)  # of the largest square, that a random window covers
+LARGEST = 4.0  # area that it may have
+Crop = Literal["random", "centre", "none"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,56 @@ class Window:
 def _nearest(place: float) -> int:
     """The pixel; of two as near, the first."""
     return math.ceil(place - 0.5)
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How the window of a sample is found; what is cropped alike is seen through the same one.
+
+    `crop` is `random` (a part of `scale` of the area, any place; above 1 there is white around), `centre` (the largest
+    square) or `none` (all, which is square). `flip` mirrors half of the samples. `pad` makes what is not square so
+    first, with white beside or above and below. A `window` that is given is the one.
+    """
+
+    crop: Crop = "centre"
+    scale: tuple[float, float] = AREA
+    flip: bool = False
+    pad: bool = False
+    window: Window | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= LARGEST:
+            raise UserError(f"scale of crops: give 0 < scale[0] <= scale[1] <= {LARGEST}, not {self.scale}.")
+
+    @property
+    def draws(self) -> bool:
+        """Whether windows differ."""
+        return self.flip or self.crop == "random"
+
+    def steady(self) -> Cropping:
+        """The centre in place of random parts, not mirrored."""
+        return replace(self, crop="centre" if self.crop == "random" else self.crop, flip=False)
+
+    def through(self, window: Window) -> Cropping:
+        """This window in place of what `crop` says."""
+        return replace(self.steady(), window=window)
+
+    def drawn(self, rng: np.random.Generator) -> Window:
+        """The window of a sample."""
+        if self.window or not self.draws:
+            return self.window or Window()
+        drawn = Window.drawn(rng, self.scale)
+        flip = self.flip and drawn.flip
+        return replace(drawn, flip=flip) if self.crop == "random" else Window(flip=flip)
+
+    def box(self, window: Window, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where the window lies in an image, whose place is the middle of the square that it is padded to."""
+        if not self.pad:
+            return window.box(width, height)
+        square = max(width, height)
+        left, top, right, bottom = window.box(square, square)
+        beside, above = (square - width) // 2, (square - height) // 2
+        return left - beside, top - above, right - beside, bottom - above
 
 
 @dataclass(frozen=True)

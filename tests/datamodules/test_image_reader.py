@@ -200,9 +200,16 @@ def test_without_a_crop_another_size_is_a_bad_sample():
         read(Image("png", 16, crop="none"), encoded(ramp(10, 20)))
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"scale": (0.0, 1.0)}, {"scale": (0.9, 0.5)}])
-def test_impossible_crops_are_refused_at_once(options):
-    with pytest.raises(UserError, match="Image"):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"size": 0}, "Image: size"),
+        ({"scale": (0.0, 1.0)}, "scale of crops"),
+        ({"scale": (0.9, 0.5)}, "scale of crops"),
+    ],
+)
+def test_impossible_crops_are_refused_at_once(options, named):
+    with pytest.raises(UserError, match=named):
         Image(**options)
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import sample_fields
 from PIL import Image as Pillow
 
-from datamodules import Image, ShardData, Text
+from datamodules import Drawing, Image, ShardData, Text
 from datamodules.shard_data import Source
 from mmmask.errors import UserError
 
@@ -45,7 +45,16 @@ def test_images_that_are_cropped_unlike_each_other_are_told_of(make_shards, capl
     ShardData(shards, {"a": Image(size=8, **drawn), "b": Image(size=16, **drawn)}).train_dataloader()
     assert not caplog.records
     ShardData(shards, {"a": Image(size=8, **drawn), "b": Image(size=16, **other)}).train_dataloader()
-    assert "images a and b of a sample are cropped or flipped in different ways" in caplog.text
+    assert "a and b of a sample are cropped or flipped in different ways" in caplog.text
+
+
+def test_a_drawing_that_is_not_cropped_as_its_image_is_told_of(make_shards, caplog):
+    readers = {"image": Image(size=8, crop="random"), "strokes": Drawing(105, "cls", crop="random")}
+    ShardData(make_shards([2]), readers).train_dataloader()
+    assert not caplog.records
+    readers["strokes"] = Drawing(105, "cls")
+    ShardData(make_shards([2]), readers).train_dataloader()
+    assert "image and strokes of a sample are cropped or flipped in different ways" in caplog.text
 
 
 def test_a_mixture_draws_by_weight(two_sets):
