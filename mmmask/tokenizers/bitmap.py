@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.trained_codec import length_of, present, without
 from mmmask.tokenizers.typed_files import picture_in
 from mmmask.tokens import Data
 
@@ -23,7 +23,7 @@ SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 class Bitmap(Codec):
     """A bitmap `size` x `size` of a picture `(B, C, H, W)`, uint8 or in 0..1: each block of `cell` x `cell` is one of
-    the 2^(cell*cell) words there are of it.
+    the 2^(cell*cell) words there are of it. A picture with a NaN is absent, and decodes to NaN.
 
     Args:
         size: of the bitmap.
@@ -52,7 +52,7 @@ class Bitmap(Codec):
         """Words of all blocks, row by row."""
         blocks = self.bits(raw).view(-1, self.grid, self.cell, self.grid, self.cell).transpose(2, 3).flatten(3)
         ids = (blocks.long() << torch.arange(self.cell**2, device=raw.device)).sum(-1).flatten(1)
-        return Data(ids.cpu().numpy(), np.full(len(raw), self.grid**2, dtype=np.int64))
+        return Data(ids.cpu().numpy(), length_of(present(raw), self.grid**2))
 
     def codes(self) -> Tensor:
         """The bits of each word."""
@@ -77,10 +77,9 @@ class Bitmap(Codec):
         return amount[:, 0] >= self.threshold - 1e-6
 
     def decode(self, ids: Tensor, length: Tensor) -> Tensor:
-        """Bitmaps `(B, 1, size, size)` of zeros and ones; zeros where there are no words."""
-        ids = torch.where(torch.arange(ids.shape[1], device=ids.device) < length[:, None], ids, 0)
+        """Bitmaps `(B, 1, size, size)` of zeros and ones."""
         blocks = self._bits_of(ids).view(-1, self.grid, self.grid, self.cell, self.cell).transpose(2, 3)
-        return blocks.reshape(-1, 1, self.size, self.size).float()
+        return without(blocks.reshape(-1, 1, self.size, self.size).float(), length > 0)
 
     def _bits_of(self, ids: Tensor) -> Tensor:
         return ids[..., None] >> torch.arange(self.cell**2, device=ids.device) & 1

@@ -68,6 +68,16 @@ def test_what_is_absent_of_a_sample_is_as_if_it_were_not_given(model):
     assert model.predict(given, ["caption"])["caption"][0] != names[0]
 
 
+@pytest.mark.parametrize("name", ["pixels", "ink"])
+def test_a_picture_that_is_absent_is_as_if_it_were_not_given(model, name):
+    both = pictures(2)
+    both[0] = torch.nan
+    mixed = log_chances(model, {name: both, "caption": TEXTS[:2]}, "kind")
+    without = log_chances(model, {"caption": TEXTS[:2]}, "kind")
+    assert_close(mixed[0], without[0])
+    assert not torch.allclose(mixed[1], without[1])
+
+
 def test_weights_pull_and_push():
     guided = Sampler(CosineSchedule(4, guidance=0.0))
     model = small_any_to_any(0.4, decoders={"ink": guided})

@@ -69,11 +69,16 @@ def test_edges_are_where_grey_steps_far_enough():
     assert not Bitmap(32, 2, "edges", 0.6).bits(square(0.5)).any()
 
 
-def test_no_words_are_an_empty_bitmap():
-    codec = Bitmap(8, 2)
-    found = codec.decode(torch.full((2, 16), 15), torch.tensor([16, 0]))
-    assert found[0].all()
-    assert not found[1].any()
+@pytest.mark.parametrize(("of", "channels"), [("alpha", 4), ("ink", 3), ("edges", 1)])
+def test_a_picture_that_is_absent_has_no_words_and_stays_absent(of, channels):
+    pictures = torch.rand(3, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    codec, there = Bitmap(8, 2, of), [0, 2]
+    data = codec.encode(torch.where(torch.tensor([False, True, False]).view(-1, 1, 1, 1), torch.nan, pictures))
+    assert data.length.tolist() == [16, 0, 16]
+    assert (data.ids[there] == codec.encode(pictures).ids[there]).all()
+    found = back(codec, data)
+    assert found[1].isnan().all()
+    assert not found[there].isnan().any()
 
 
 def test_what_cannot_be_is_told():

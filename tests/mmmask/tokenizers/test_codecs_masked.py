@@ -1,14 +1,32 @@
-"""Data of every codec can be masked: what is known and what is asked are the sample's own tokens."""
+"""Data of every codec can be masked: what is known and what is asked are the sample's own tokens. What is absent has
+none."""
 
+import inspect
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from mmmask import tokenizers
 from mmmask.masking import Component, DirichletMask
-from mmmask.tokenizers import Bitmap, Boxes, Choice, Strokes, Words, learn_words
+from mmmask.tokenizers import (
+    Bitmap,
+    Boxes,
+    Choice,
+    Codec,
+    CosineQuantizer,
+    Patches,
+    Pictures,
+    Strokes,
+    Vectors,
+    VectorTokenizer,
+    ViTTokenizer,
+    Words,
+    learn_words,
+)
 
+ABSENT = 2  # of the four samples of each codec
 CAPTIONS = ["a large red circle, bottom left", "a small green ring", "", "a ring in front of a large red cross, top"]
 
 
@@ -21,9 +39,10 @@ def choice():
 
 
 def boxes():
-    rows = torch.randint(0, 30, (4, 5, 5), generator=torch.Generator().manual_seed(0))
+    rows = torch.randint(0, 16, (4, 5, 5), generator=torch.Generator().manual_seed(0))
     rows[..., 0] %= 3
-    rows[2, :, 0] = -1
+    rows[..., 3:] += 16  # a box ends after it begins
+    rows[ABSENT] = -1
     return Boxes(["a", "b", "c"], 32, most=5), rows
 
 
@@ -31,8 +50,48 @@ def strokes():
     return Strokes(32, 32, 12), [[[[1, 2], [9, 2], [9, 9]], [[5, 5]]], [[[0, 0], [31, 31]]] * 4, None, [[[7, 7]]] * 5]
 
 
+def with_nan(*shape):
+    numbers = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
+    numbers[ABSENT].view(-1)[-1] = torch.nan
+    return numbers
+
+
 def bitmap():
-    return Bitmap(8, 2, "ink"), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Bitmap(8, 2, "ink"), with_nan(1, 8, 8)
+
+
+def patches():
+    return Patches(8, 1, 4), with_nan(1, 8, 8)
+
+
+def pictures():
+    return Pictures(ViTTokenizer(CosineQuantizer(16, 4), 8, 1, 4, dim=16, heads=2, width=8)), with_nan(1, 8, 8)
+
+
+def vectors():
+    return Vectors(VectorTokenizer(CosineQuantizer(16, 4), 6, tokens=3, width=16)), with_nan(6)
+
+
+ASKED = [words, choice, boxes, strokes, bitmap, pictures, vectors]
+ALL = [*ASKED, patches]
+
+
+def test_every_codec_is_looked_at_here():
+    kinds = {kind for kind in vars(tokenizers).values() if inspect.isclass(kind) and issubclass(kind, Codec)}
+    assert {type(make()[0]) for make in ALL} == {kind for kind in kinds if not inspect.isabstract(kind)}
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_what_is_absent_has_no_tokens_and_decodes_to_what_is_absent(make):
+    codec, raw = make()
+    data = codec.encode(raw)
+    there = [n != ABSENT for n in range(4)]
+    assert (data.length > 0).tolist() == there
+    assert data.ids.min() >= 0
+    assert data.values is None or not data.values.isnan().any()
+    tokens = torch.from_numpy(data.ids) if data.values is None else data.values
+    decoded = codec.decode(tokens, torch.from_numpy(data.length))
+    assert (codec.encode(decoded).length > 0).tolist() == there
 
 
 def whole(tokens, ids, row):
@@ -41,7 +100,7 @@ def whole(tokens, ids, row):
     return dict(zip(tokens.position[row][meant].tolist(), ids[row][meant].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("make", [words, choice, boxes, strokes, bitmap])
+@pytest.mark.parametrize("make", ASKED)
 def test_known_and_asked_make_the_sample(make):
     codec, raw = make()
     data, modality = codec.encode(raw), codec.modality("it")
