@@ -22,6 +22,9 @@ class Boxes(SequenceCodec):
     """Rows (class, x0, y0, x1, y1) of arrays `(B, K, 5)` to `v0=x0 v1=y0 v2=x1 v3=y1 class`, each box a chunk. Rows of
     class -1 are no box, of class -2 a gap.
 
+    A scene without boxes has no words, like one whose boxes are not known: it is absent, and "none" is neither told nor
+    asked. Where it should be, give such scenes one box over the whole picture, of a class that says so.
+
     Args:
         names: of the classes, in the order of their numbers.
         size: of the picture; coordinates lie in 0..size.
