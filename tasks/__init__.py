@@ -9,7 +9,7 @@ from tasks.image_synthesis import ImageSynthesis
 from tasks.policy_training import PolicyTraining
 from tasks.rewards import Adversarial, FrechetReward, Recognised
 from tasks.tokenizer_training import TokenizerTraining
-from tasks.trained_pictures import TrainedPictures
+from tasks.trained_codecs import TrainedPictures, TrainedVectors
 from tasks.training.ema import EMA
 from tasks.training.parallel import FullySharded
 
@@ -28,5 +28,6 @@ __all__ = [
     "Recognised",
     "TokenizerTraining",
     "TrainedPictures",
+    "TrainedVectors",
     "ViTMaps",
 ]
