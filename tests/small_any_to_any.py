@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import torch
+from small_generators import tokenizer_of
 
 from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model, build, write
@@ -59,3 +60,65 @@ def write_small_any_to_any(path):
     whole = spec("synthesis", AnyToAny, settings)
     write(path, Model({"any_to_any": build(whole)}, {"any_to_any": whole}), "")
     return path
+
+
+def small_training(folder, shards):
+    """The configuration of a training of such a model, beside what it needs: words and a tokenizer."""
+    (folder / "words.json").write_text(json.dumps(WORDS))
+    tokenizer, spec = folder / "tokenizer", tokenizer_of(image_size=8, patch=2)
+    spec["init_args"]["channels"] = 1
+    write(tokenizer, Model({"tokenizer": build(spec)}, {"tokenizer": spec}), "")
+    readers = {
+        "picture": {"class_path": "Image", "init_args": {"field": "jpg", "size": 8, "channels": 1}},
+        "caption": {"class_path": "Text"},
+        "kind": {"class_path": "Label"},
+    }
+    modalities = {
+        "pixels": {
+            "class_path": "Patches",
+            "init_args": {"image_size": 8, "channels": 1, "patch": 4, "source": "picture"},
+        },
+        "tokens": {"class_path": "TrainedPictures", "init_args": {"run": str(tokenizer), "source": "picture"}},
+        "ink": {"class_path": "Bitmap", "init_args": {"size": 8, "of": "ink", "source": "picture"}},
+        "caption": {"class_path": "Words", "init_args": {"vocabulary": str(folder / "words.json"), "length": 8}},
+        "kind": {"class_path": "Choice", "init_args": {"names": NAMES}},
+    }
+    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
+    model = {
+        "modalities": modalities,
+        "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
+        "masks": {
+            "class_path": "mmmask.masking.DirichletMask",
+            "init_args": {
+                "components": [{"known": 1.0, "asked": {"ink": 1.0, "caption": 0.5, "kind": 1}}],
+                "known": [0, 8],
+                "asked": [4, 12],
+            },
+        },
+        "examples": [{"given": ["caption"], "wanted": ["ink", "kind"]}],
+        "alignment": {
+            "class_path": "mmmask.heads.Alignment",
+            "init_args": {"modalities": ["pixels", "caption"], "dim": 16, "width": 8},
+        },
+        "retrieval": [{"given": ["pixels"], "find": "caption"}],
+        "warmup_tokens": 200,
+    }
+    return {
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 4,
+            "val_check_interval": 2,
+            "default_root_dir": str(folder / "runs"),
+        },
+        "model": {"class_path": "CrossModal", "init_args": model},
+        "data": {
+            "class_path": "ShardData",
+            "init_args": {
+                "train": shards,
+                "val": shards,
+                "batch_size": 4,
+                "modalities": readers,
+                "missing": "mask",
+            },
+        },
+    }

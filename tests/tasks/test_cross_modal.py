@@ -15,8 +15,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from PIL import Image
 from processes import sharding, together
 from quiet import QUIET
-from small_any_to_any import NAMES, WORDS, codecs, write_small_any_to_any
-from small_generators import tokenizer_of
+from small_any_to_any import NAMES, codecs, small_training, write_small_any_to_any
 from torch.utils.data import DataLoader
 
 from mmmask.cli import main
@@ -25,7 +24,7 @@ from mmmask.heads import Alignment
 from mmmask.heads.answers import Errors
 from mmmask.masking import Component, DirichletMask
 from mmmask.metrics import Recall
-from mmmask.pretrained.model_files import Model, build, read, write
+from mmmask.pretrained.model_files import read, write
 from mmmask.synthesis import Autoregressive, log_likelihoods
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
@@ -76,7 +75,7 @@ def aligned():
     return Alignment(["pixels", "caption"], 32, 8)
 
 
-def fit(steps, rank=0, world=1, folder=None, absent=0, resume=None, **settings):
+def fit(steps, rank=0, world=1, folder=None, absent=0, **settings):
     runner = Trainer(
         max_steps=steps,
         devices=world,
@@ -85,7 +84,7 @@ def fit(steps, rank=0, world=1, folder=None, absent=0, resume=None, **settings):
         **QUIET,
     )
     trained = task(**settings)
-    runner.fit(trained, loader(rank, world, absent=absent), ckpt_path=resume, weights_only=resume and True)
+    runner.fit(trained, loader(rank, world, absent=absent))
     if folder:
         runner.save_checkpoint(folder / f"{world}-{steps}.ckpt")
     return trained
@@ -362,64 +361,7 @@ def test_one_thing_ends_a_training(ends, total, words):
 @pytest.fixture
 def run(make_shards, tmp_path):
     """The run folder that the command line leaves."""
-    (tmp_path / "words.json").write_text(json.dumps(WORDS))
-    tokenizer, spec = tmp_path / "tokenizer", tokenizer_of(image_size=8, patch=2)
-    spec["init_args"]["channels"] = 1
-    write(tokenizer, Model({"tokenizer": build(spec)}, {"tokenizer": spec}), "")
-    readers = {
-        "picture": {"class_path": "Image", "init_args": {"field": "jpg", "size": 8, "channels": 1}},
-        "caption": {"class_path": "Text"},
-        "kind": {"class_path": "Label"},
-    }
-    modalities = {
-        "pixels": {
-            "class_path": "Patches",
-            "init_args": {"image_size": 8, "channels": 1, "patch": 4, "source": "picture"},
-        },
-        "tokens": {"class_path": "TrainedPictures", "init_args": {"run": str(tokenizer), "source": "picture"}},
-        "ink": {"class_path": "Bitmap", "init_args": {"size": 8, "of": "ink", "source": "picture"}},
-        "caption": {"class_path": "Words", "init_args": {"vocabulary": str(tmp_path / "words.json"), "length": 8}},
-        "kind": {"class_path": "Choice", "init_args": {"names": NAMES}},
-    }
-    sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
-    model = {
-        "modalities": modalities,
-        "backbone": {"class_path": "mmmask.transformer.FourM", "init_args": sizes},
-        "masks": {
-            "class_path": "mmmask.masking.DirichletMask",
-            "init_args": {
-                "components": [{"known": 1.0, "asked": {"ink": 1.0, "caption": 0.5, "kind": 1}}],
-                "known": [0, 8],
-                "asked": [4, 12],
-            },
-        },
-        "examples": [{"given": ["caption"], "wanted": ["ink", "kind"]}],
-        "alignment": {
-            "class_path": "mmmask.heads.Alignment",
-            "init_args": {"modalities": ["pixels", "caption"], "dim": 16, "width": 8},
-        },
-        "retrieval": [{"given": ["pixels"], "find": "caption"}],
-        "warmup_tokens": 200,
-    }
-    config = {
-        "trainer": {
-            "accelerator": "cpu",
-            "max_steps": 4,
-            "val_check_interval": 2,
-            "default_root_dir": str(tmp_path / "runs"),
-        },
-        "model": {"class_path": "CrossModal", "init_args": model},
-        "data": {
-            "class_path": "ShardData",
-            "init_args": {
-                "train": (shards := make_shards([8])),
-                "val": shards,
-                "batch_size": 4,
-                "modalities": readers,
-                "missing": "mask",
-            },
-        },
-    }
+    config = small_training(tmp_path, make_shards([8]))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["check", "--config", str(tmp_path / "config.yaml")]) == 0
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
