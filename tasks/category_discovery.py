@@ -116,7 +116,7 @@ class CategoryDiscovery(CodecTask):
         self.judged = torch.nn.ModuleList(Judged(self.protocol.old, looks) for _ in SETS)
         self._has_products = False
         self._known = 0  # labelled samples in the first validation data
-        self._begun = -1  # the step at which prototypes began
+        self._begun: bool | None = False  # whether prototypes have begun; None: an earlier mmmask did not write it down
 
     def _check(
         self,
@@ -168,9 +168,9 @@ class CategoryDiscovery(CodecTask):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Once features were learned alone, prototypes begin as clusters; before, and if not, as they were made."""
-        step = self.trainer.global_step
-        if self.features_first and step == self._first_step() and self._begun != step:
-            self._begun = step
+        if self.features_first and self.trainer.global_step < self._first_step():
+            self._begun = False
+        elif self.features_first and not self._begun:
             self.begin_prototypes()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -192,6 +192,7 @@ class CategoryDiscovery(CodecTask):
         found = look_clusters(*self._training_samples(), self.classes, weigh, self.seed)
         if found.classes < len(self.protocol.old):
             raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
+        self._begun = True
         set_weight(self.head.prototypes.weight, torch.from_numpy(found.centres))
         if isinstance(self.fusion, LearnedFusion):
             self.fusion.set(list(found.weights.values()))
@@ -211,6 +212,14 @@ class CategoryDiscovery(CodecTask):
             labels.append(self._given(batch["key"]).cpu())
         self.model.train()
         return dict(zip(self.encoder.widths, torch.cat(rows, 1).numpy(), strict=True)), torch.cat(labels).numpy()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["prototypes_begun"] = self._begun
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._begun = checkpoint.get("prototypes_begun")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Of the training samples, those count that are not labelled; of others, all that have a class."""
@@ -258,4 +267,6 @@ class CategoryDiscovery(CodecTask):
         return self._there(torch.tensor([self.places.get(key, UNLABELLED) for key in keys]))
 
     def _first_step(self) -> int:
-        return round(self.features_first * self.trainer.estimated_stepping_batches)
+        """Where prototypes begin: one step at least is theirs, however short the training."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return min(round(self.features_first * steps), steps - 1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from processes import together
 from quiet import QUIET
 from small_discovery import TurnedEncoder
@@ -39,6 +40,11 @@ def fields(number, relabel=lambda label: label):
     one, two = texts(number)
     label = relabel(number % CLASSES)
     return {"p.txt": one.encode(), "q.txt": two.encode(), "json": json.dumps({"label": label}).encode()}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -177,6 +183,30 @@ def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shard
     given = model._given(batch["key"])
     own = found[given >= 0].argmax(-1)
     assert (own == given[given >= 0]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.9, 4), (0.999, 3), (0.5, 1)])
+def test_prototypes_begin_however_few_steps_are_left_for_them(shards, protocol, share, steps):
+    model, where = task(protocol, features_first=share, fusion=LearnedFusion(2)), data(shards, protocol)
+    begun = []
+    begin, model.begin_prototypes = model.begin_prototypes, lambda: (begun.append(model.global_step), begin())
+    fit(model, where, steps)
+    assert begun == [steps - 1]
+    assert model.fusion.log_weights.any()
+
+
+@pytest.mark.parametrize(("planned", "again"), [(3, False), (10, True)])
+def test_a_run_that_goes_on_with_another_number_of_steps_begins_prototypes_once(shards, protocol, planned, again):
+    def saved(trainer, *others):
+        if trainer.global_step == 3:
+            trainer.save_checkpoint("three.ckpt")
+
+    where = data(shards, protocol)
+    fit(task(protocol, features_first=0.6), where, planned, callbacks=[LambdaCallback(on_train_batch_end=saved)])
+    model, begun = task(protocol, features_first=0.6), []
+    model.begin_prototypes = lambda: begun.append(model.global_step)
+    Trainer(max_steps=4, **QUIET).fit(model, where, ckpt_path="three.ckpt", weights_only=True)
+    assert bool(begun) == again
 
 
 def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
