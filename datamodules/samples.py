@@ -62,7 +62,8 @@ class Samples(Dataset[Any]):
         }
         if views > 1 and len(self.columns) == len(self.readers):
             raise UserError(
-                f"data.views is {views}, but they would all be the same: let a reader draw (crop: random, flip, drop)."
+                f"data.views is {views}, but they would all be the same: let a reader draw (crop: random, flip, drop), "
+                "or leave views at 1."
             )
         if reserved := {"key", "present", "skipped"} & set(self.readers):
             raise UserError(f"a modality cannot be called '{min(reserved)}': batches use that name themselves.")

@@ -34,9 +34,10 @@ SETS = ("", "inductive/")  # validation data: those of training, of which the un
 class CategoryDiscovery(CodecTask):
     """An objective of mmmask.discovery over looks at two views of each sample.
 
-    Batches hold the raw data that the codecs read, in two views (`data.views: 2`); the objective sees those of one
-    device. Labels come from the protocol alone: those of a batch only judge. The first validation data must be those
-    of training (`data.val_train: true`). Nothing is chosen by what validations say: the last weights count.
+    Batches hold the raw data that the codecs read, in two views (`data.views: 2`; of `Vectors` alone one, which their
+    dropout makes two of); the objective sees those of one device. Labels come from the protocol alone: those of a batch
+    only judge. The first validation data must be those of training (`data.val_train: true`). Nothing is chosen by what
+    validations say: the last weights count.
 
     Args:
         encoder: what sees the samples (BackboneEncoder, Towers).

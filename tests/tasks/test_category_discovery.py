@@ -11,12 +11,24 @@ from processes import together
 from quiet import QUIET
 from small_discovery import TurnedEncoder
 
-from datamodules import Label, ShardData, Text
+from datamodules import Array, Label, ShardData, Text
+from datamodules.pack import array_bytes
 from datamodules.selection import Labelled
 from mmmask.cli import main
-from mmmask.discovery import GET, MMGCD, BackboneEncoder, ConfidenceFusion, LearnedFusion, SimGCD, Towers, Vectors
+from mmmask.discovery import (
+    GET,
+    MMGCD,
+    BackboneEncoder,
+    ConfidenceFusion,
+    KMeans,
+    LearnedFusion,
+    SimGCD,
+    Towers,
+    Vectors,
+)
 from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError
+from mmmask.metrics import agreement
 from mmmask.tokenizers import Words, learn_words
 from mmmask.transformer import FourM
 from tasks import CategoryDiscovery
@@ -98,6 +110,34 @@ def test_new_classes_are_found_beside_the_old(shards, protocol, make_shards):
     assert after["val/inductive/all"] > 0.9
     tested = Trainer(**QUIET).test(model, where, verbose=False)[0]
     assert tested["test/all"] == pytest.approx(after["val/inductive/all"])
+
+
+def vectors(number):
+    """Of both looks, what they have in common tells the class; each also has something of its own, which is louder."""
+    draw = np.random.default_rng(number)
+    common = 3 * np.eye(CLASSES)[number % CLASSES] + 0.3 * draw.normal(size=CLASSES)
+    return [np.concatenate([common, 3 * draw.normal(size=4)]).astype(np.float32) for _ in "pq"]
+
+
+def test_cached_features_are_learned_from_without_an_encoder_of_raw_data(make_shards, protocol):
+    def own(number):
+        one, two = map(array_bytes, vectors(number))
+        return {"p.npy": one, "q.npy": two, "json": json.dumps({"label": number % CLASSES}).encode()}
+
+    readers = {name: Array(f"{name}.npy") for name in "pq"} | {"label": Label("json", "label")}
+    where = ShardData(make_shards([COUNT], fields=own), readers, labelled=Labelled(protocol), val_train=True,
+                      batch_size=40)  # fmt: skip
+    model = task(protocol, encoder=Towers({name: Vectors(10) for name in "pq"}), features_first=0.7, lr=1e-2)
+    fit(model, where, 120)
+    reached = measured(model, where)["val/all"]
+
+    keys, true = [f"{n:06d}" for n in range(COUNT)], np.arange(COUNT) % CLASSES
+    labels = np.array([model.places.get(key, -1) for key in keys])
+    rows = np.concatenate([vectors(n) for n in range(COUNT)]).reshape(COUNT, -1)
+    found = KMeans(CLASSES).fit(rows, labels).labels
+    alone = agreement(found[labels < 0], true[labels < 0])["all"]
+    assert alone < 0.5
+    assert reached > 0.9
 
 
 def test_labels_that_the_protocol_does_not_give_change_nothing(make_shards, protocol):
