@@ -14,7 +14,6 @@ from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.report.modality_table import modality_table
 from mmmask.synthesis import AnyToAny
-from mmmask.synthesis.any_to_any import decoder_for
 from mmmask.tokenizers.trained_codec import TrainedCodec
 from mmmask.tokenizers.typed_files import picture_in
 from tasks.finished import fingerprint, model_of
@@ -52,8 +51,8 @@ def predict_modality(
         weights: NAME=NUMBER of given modalities that pull (below 0: push away); the others are known, and do not.
         mask: NAME=PICTURE whose white parts are to be drawn anew, of a given picture that is wanted too.
         n: answers.
-        steps: of decoding a picture.
-        temperature: how freely words are drawn, 0 for the likeliest.
+        steps: of decoding a picture (default: as the model was saved, as for the next two).
+        temperature: how freely words are drawn, 0 for the likeliest; if it decays, that of the first step.
         guidance: how far to lean towards what is given.
         seed: of the first answer; each further one has the next.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
@@ -63,10 +62,7 @@ def predict_modality(
     check_seed(seed)
     models = [_model(path, chosen_device(device)) for path in (checkpoint, then) if path is not None]
     model, targets = models[0], [name.strip() for name in want.split(",") if name.strip()]
-    for each in models:
-        for name in set(targets) & set(each.catalogue.names):
-            if (steps, temperature, guidance) != (None, None, None):
-                each.decoders[name] = decoder_for(each.catalogue[name], steps, temperature, guidance)
+    _adjust(models, targets, steps=steps, temperature=temperature, guidance=guidance)
     words = dict(_pairs("given", given, models))
     visible = {
         name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, models[:1])
@@ -81,6 +77,22 @@ def predict_modality(
     }
     save_image(modality_table({name: shown[name] for name in words}, answers), out / "table.png")
     print(out / "table.png")
+
+
+def _adjust(models: Sequence[AnyToAny], targets: Sequence[str], **numbers: float | None) -> None:
+    """Give the decoders of the targets other numbers; steps to those alone that can have several."""
+    given = {setting: number for setting, number in numbers.items() if number is not None}
+    wanted = {name: next((model for model in models if name in model.catalogue.names), models[0]) for name in targets}
+    modalities = [model.catalogue[name] for name, model in wanted.items()]
+    stepped = [modality.name for modality in modalities if modality.kind != "sequence" and modality.length > 1]
+    if "steps" in given and not stepped:
+        raise UserError(f"--steps: of {', '.join(targets)}, nothing is decoded in steps.")
+    for name, model in wanted.items():
+        own = {setting: number for setting, number in given.items() if setting != "steps" or name in stepped}
+        try:
+            model.decoders[name] = model.decoders[name].with_(**own) if own else model.decoders[name]
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
 
 def _answers(

@@ -43,8 +43,8 @@ def small_any_to_any(std=0.3, **settings):
     return AnyToAny(backbone, made, **settings).eval()
 
 
-def write_small_any_to_any(path):
-    """A file of such a model, as an export writes it."""
+def write_small_any_to_any(path, **more):
+    """A file of such a model, as an export writes it, with `more` settings."""
 
     def spec(room, kind, settings):
         return {"class_path": f"mmmask.{room}.{kind.__name__}", "init_args": settings}
@@ -56,6 +56,7 @@ def write_small_any_to_any(path):
     settings = {
         "backbone": spec("transformer", FourM, sizes),
         "codecs": {name: spec("tokenizers", kind, own) for name, kind, own in parts},
+        **more,
     }
     whole = spec("synthesis", AnyToAny, settings)
     write(path, Model({"any_to_any": build(whole)}, {"any_to_any": whole}), "")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmmask.errors import UserError
 from mmmask.synthesis.generator import Given, ImageGenerator
 from mmmask.synthesis.noise import Noise
 from mmmask.synthesis.orders import Order
@@ -49,6 +50,9 @@ class AdaptiveSampler(Sampler):
     def settings(self) -> dict[str, object]:
         plain = {name: value for name, value in super().settings().items() if name not in ("steps", "each_reveals")}
         return {"policy": type(self.policy).__name__, "steps": self.policy.steps, **plain}
+
+    def with_(self, **settings: float) -> Sampler:
+        raise UserError(f"the policy decides on {', '.join(settings)}; decode by a Sampler with a schedule instead.")
 
     def steps(
         self,

@@ -22,7 +22,7 @@ from mmmask.tokenizers.sequence_codec import SequenceCodec
 from mmmask.tokens import BLANK, Data, TokenSet, side_by_side
 from mmmask.transformer import MaskedTransformer, PlacedEmbedding
 
-STEPS = 12  # of decoding a grid
+STEPS, TOP_P = 12, 0.9  # of decoding a grid; of drawing a word
 Decoder = Sampler | Autoregressive
 
 
@@ -214,24 +214,15 @@ class AnyToAny(nn.Module):
         return TokenSet(number, position, ids.to(self.device), None, position < length.to(self.device)[:, None])
 
 
-def decoder_for(
-    modality: Modality,
-    steps: int | None = None,
-    temperature: float | None = None,
-    guidance: float | None = None,
-    top_p: float = 0.9,
-) -> Decoder:
+def decoder_for(modality: Modality) -> Decoder:
     """How a modality is decoded if nothing else is said: words one by one, a grid from few tokens to many, what has
     one token alone by its likeliest word."""
-    lean = 1.0 if guidance is None else guidance
     if modality.kind == "sequence":
-        return Autoregressive(0.7 if temperature is None else temperature, guidance or 0.0, top_p=top_p)
+        return Autoregressive(temperature=0.7, top_p=TOP_P)
     if modality.length == 1:
-        return Sampler(FourMSchedule(1, 1, temperature=temperature or 0.0, guidance=guidance or 0.0), top_p=top_p)
-    steps = min(STEPS, modality.length) if steps is None else steps
-    warm = 1.0 if temperature is None else temperature
-    schedule = FourMSchedule(modality.length, steps, "cosine", warm, guidance=lean)
-    return Sampler(schedule, top_p=top_p, tempered=True)
+        return Sampler(FourMSchedule(1, 1, temperature=0.0), top_p=TOP_P)
+    schedule = FourMSchedule(modality.length, min(STEPS, modality.length), "cosine", guidance=1.0)
+    return Sampler(schedule, top_p=TOP_P, tempered=True)
 
 
 def tokens_of_data(number: int, data: Data, values: Tensor | None = None) -> TokenSet:

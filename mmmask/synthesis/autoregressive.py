@@ -44,6 +44,14 @@ class Autoregressive:
         self.temperature, self.guidance, self.most = temperature, guidance, most
         self.words = Sampler(top_k=top_k, top_p=top_p)
 
+    def with_(self, **settings: float) -> Autoregressive:
+        """The same with another temperature or guidance."""
+        if wrong := [name for name in settings if name not in ("temperature", "guidance")]:
+            raise UserError(f"Autoregressive has no such setting ({', '.join(wrong)}): it decodes word by word.")
+        limits = self.words.top_k, self.words.top_p, self.most
+        numbers = {"temperature": self.temperature, "guidance": self.guidance} | settings
+        return Autoregressive(numbers["temperature"], numbers["guidance"], *limits)
+
     @torch.no_grad()
     def sample(
         self, backbone: MaskedTransformer, name: str, given: Conditions, spans: Tensor, noise: Noise | Sequence[int]

@@ -43,6 +43,10 @@ class FourMSchedule(Schedule):
             raise UserError(
                 f"FourMSchedule: shape is {shape}, decay {decay}; choose cosine or linear; constant, linear or steep."
             )
+        if decay == "steep" and temperature < least:
+            raise UserError(f"FourMSchedule: temperature {temperature} would rise to least; give {least} or more.")
+        numbers = {"tokens": tokens, "steps": steps, "temperature": temperature, "least": least, "power": power}
+        self.made_of = {**numbers, "shape": shape, "decay": decay, "guidance": guidance}
         done = np.array([*accumulate(_numbers(tokens, steps, shape))]) / tokens
         falling = {
             "constant": np.full(len(done), temperature),

@@ -69,6 +69,12 @@ class Sampler:
             "tempered": self.tempered,
         }
 
+    def with_(self, **settings: float) -> Sampler:
+        """The same with other settings of its schedule: steps, temperature, guidance."""
+        changed = copy(self)
+        changed.schedule = self.schedule.with_(**settings)
+        return changed
+
     def sample(
         self, model: ImageGenerator, given: Given, noise: Noise | Sequence[int], ids: Tensor | None = None
     ) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from mmmask.errors import UserError
 
@@ -22,8 +22,13 @@ class Step:
     guidance: float = 0.0
 
 
+Same = TypeVar("Same", bound="Schedule")
+
+
 class Schedule:
     """Steps from all masked to none. With `each_reveals`, every step reveals one token at least."""
+
+    made_of: Mapping[str, Any] = {}  # the settings of one that computes its steps
 
     def __init__(self, steps: Sequence[Step], each_reveals: bool = False) -> None:
         steps = [step if isinstance(step, Step) else Step(**step) for step in steps]  # from a file they are dicts
@@ -45,6 +50,12 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def with_(self: Same, **settings: float) -> Same:
+        """The same with other numbers for some of the settings that it was made of."""
+        if wrong := [name for name in settings if name not in self.made_of]:
+            raise UserError(f"{type(self).__name__} has no such setting ({', '.join(wrong)}), it is what it is.")
+        return type(self)(**{**self.made_of, **settings}) if settings else self
 
     def counts(self, tokens: int) -> list[int]:
         """How many of so many tokens are masked before each step and after the last."""
@@ -73,6 +84,8 @@ class CosineSchedule(Schedule):
     ) -> None:
         if growth not in ("constant", "linear"):
             raise UserError(f"CosineSchedule: growth is '{growth}'; choose constant or linear.")
+        settings = {"temperature": temperature, "remask": remask, "guidance": guidance}
+        self.made_of = {"steps": steps, "growth": growth, **settings}
         done = [(s + 1) / steps for s in range(_checked(steps))]
         scales = [guidance if growth == "constant" else guidance * share for share in done]
         columns = zip(done, scales, strict=True)
@@ -88,6 +101,7 @@ class ENATSchedule(Schedule):
     def __init__(self, steps: int = 8, temperature: float = 6.0, remask: float = 1.5, guidance: float = 2.5) -> None:
         if temperature < 0:
             raise UserError("schedule: temperatures must be 0 or more.")
+        self.made_of = {"steps": steps, "temperature": temperature, "remask": remask, "guidance": guidance}
         left = [1 - (s + 1) / steps for s in range(_checked(steps))]
         super().__init__(
             [
@@ -115,6 +129,8 @@ class ReCAPSchedule(Schedule):
     ) -> None:
         if full < 0 or local < 0:
             raise UserError(f"ReCAPSchedule: full and local are 0 or more; given: {full} and {local}.")
+        settings = {"temperature": temperature, "remask": remask, "guidance": guidance}
+        self.made_of = {"steps": steps, "full": full, "local": local, **settings}
         done = [s / _checked(steps) for s in range(1, steps + 1)]
         groups = full + -(-max(0, steps - full) // (local + 1)) if steps > full else steps
         group = [min(s, full + max(0, s - full) // (local + 1)) for s in range(steps)]

@@ -42,3 +42,5 @@ def test_what_does_not_fit_is_told():
         FourMSchedule(16, 20)
     with pytest.raises(UserError, match="choose cosine or linear"):
         FourMSchedule(16, 4, "sine")
+    with pytest.raises(UserError, match="temperature 0.2 would rise to least; give 0.5 or more"):
+        FourMSchedule(16, 4, temperature=0.2, decay="steep")

@@ -24,8 +24,8 @@ from mmmask.heads import Alignment
 from mmmask.heads.answers import Errors
 from mmmask.masking import Component, DirichletMask
 from mmmask.metrics import Recall
-from mmmask.pretrained.model_files import read, write
-from mmmask.synthesis import Autoregressive, log_likelihoods
+from mmmask.pretrained.model_files import Model, build, read, write
+from mmmask.synthesis import ROAR, Autoregressive, FourMSchedule, log_likelihoods
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
 from tasks.finished import model_of
@@ -438,6 +438,36 @@ def test_the_command_predicts_pictures_and_texts_and_shows_all(run, tmp_path, ca
     assert all((ink[:4, :4] == drawn[0][0, 0]).all() for ink in drawn)  # what is black in the mask stays
     assert all((ink[:4, 4:] == 255 - drawn[0][0, 0]).all() for ink in drawn)
     assert Image.open(out / "table.png").width > 600
+
+
+def test_numbers_of_the_command_change_these_of_the_models_own_decoders(tmp_path, capsys):
+    schedule = {"tokens": 16, "steps": 8, "temperature": 6.0, "decay": "steep", "guidance": 1.0}
+    ink = {"schedule": {"class_path": "mmmask.synthesis.FourMSchedule", "init_args": schedule}, "top_p": 0.7}
+    decoders = {"ink": {"class_path": "mmmask.synthesis.ROAR", "init_args": ink}}
+    decoders["caption"] = {"class_path": "mmmask.synthesis.Autoregressive", "init_args": {"top_k": 5, "most": 4}}
+    path = write_small_any_to_any(tmp_path / "model", decoders=decoders)
+    options = ["--given", "kind=ring", "--want", "ink,caption,kind", "--seed", 3]
+    assert predict(path, tmp_path, *options, "--steps", 4, "--temperature", 3) == 0
+    drawn = torch.from_numpy(np.asarray(Image.open(tmp_path / "ink-3.png").convert("L")) // 255)
+    told = (tmp_path / "caption.txt").read_text().strip()
+    model = read(path).parts["any_to_any"]
+    model.decoders["ink"] = ROAR(FourMSchedule(16, 4, "linear", 3.0, "steep", guidance=1.0), top_p=0.7)
+    model.decoders["caption"] = Autoregressive(3.0, top_k=5, most=4)
+    found = model.predict({"kind": ["ring"]}, ["ink", "caption"], seeds=[3])
+    assert torch.equal(found["ink"][0, 0], drawn)
+    assert found["caption"] == [told]
+    assert predict(path, tmp_path / "none", "--want", "caption,kind", "--steps", 4) == 2
+    assert "--steps: of caption, kind, nothing is decoded in steps" in capsys.readouterr().err
+
+
+def test_a_number_that_a_decoder_has_not_is_told(tmp_path, capsys):
+    steps = [{"masked": 0.5}, {"masked": 0.0}]
+    fixed = {"schedule": {"class_path": "mmmask.synthesis.Schedule", "init_args": {"steps": steps}}}
+    decoders = {"ink": {"class_path": "mmmask.synthesis.Sampler", "init_args": fixed}}
+    path = write_small_any_to_any(tmp_path / "model", decoders=decoders)
+    assert predict(path, tmp_path / "out", "--want", "ink", "--guidance", 1) == 2
+    assert "ink: Schedule has no such setting (guidance), it is what it is" in capsys.readouterr().err
+    assert predict(path, tmp_path / "out", "--want", "ink") == 0
 
 
 @pytest.mark.parametrize(

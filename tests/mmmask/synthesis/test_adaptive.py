@@ -103,6 +103,7 @@ def test_a_survey_of_samples_with_different_numbers_of_known_tokens_mixes_nothin
     [
         (lambda: Policy(16, 24), "24 tokens in 8 steps; it needs a square grid"),
         (lambda: Policy(16, 25, 0), "1 step or more"),
+        (lambda: AdaptiveSampler(Policy(16, 25)).with_(steps=4), "the policy decides on steps"),
         (
             lambda: AdaptiveSampler(Policy(16, 36, hidden=8, narrow=2, wide=(8, 8))).sample(
                 small_generator("joint", LENGTH), CLASSES, range(4)

@@ -76,8 +76,21 @@ def test_words_of_a_seed_are_the_same_in_any_batch(model):
     assert not torch.equal(whole[0], whole[1])
 
 
+def test_with_another_temperature_or_guidance_the_rest_stays():
+    own = Autoregressive(0.5, 1.5, top_k=7, top_p=0.8, most=9)
+    for changes in ({"temperature": 2.0}, {"guidance": 0.0}, {}):
+        changed = own.with_(**changes)
+        numbers = {"temperature": changed.temperature, "guidance": changed.guidance, "most": changed.most}
+        assert numbers == {"temperature": 0.5, "guidance": 1.5, "most": 9} | changes
+        assert (changed.words.top_k, changed.words.top_p) == (7, 0.8)
+
+
 def test_what_is_no_sequence_is_told(model):
     with pytest.raises(UserError, match="depth is no sequence with sentinels"):
         Autoregressive().sample(model, "depth", conditions(), torch.ones(3), SEEDS)
     with pytest.raises(UserError, match="give 0 or more"):
         Autoregressive(-1.0)
+    with pytest.raises(UserError, match="give 0 or more"):
+        Autoregressive().with_(temperature=-1.0)
+    with pytest.raises(UserError, match="no such setting .steps.: it decodes word by word"):
+        Autoregressive().with_(steps=4)

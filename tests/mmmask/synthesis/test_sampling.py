@@ -9,12 +9,15 @@ from torch.testing import assert_close
 
 from mmmask.errors import UserError
 from mmmask.synthesis import (
+    ROAR,
     AdaptiveSampler,
     AutoNATSchedule,
     CosineSchedule,
     ENATSchedule,
+    FourMSchedule,
     ImageGenerator,
     Policy,
+    ReCAP,
     Sampler,
     Shuffled,
     Spread,
@@ -118,6 +121,17 @@ def test_words_can_be_limited_to_the_likeliest():
     assert Sampler(top_p=float(chances[0]) - 1e-3)._likely(logits).isfinite().sum() == 1
     greedy = Sampler(CosineSchedule(4, temperature=0.0, remask=0.0)).sample(model, CLASSES, range(4))
     assert torch.equal(Sampler(CosineSchedule(4, remask=0.0), top_k=1).sample(model, CLASSES, [9] * 4), greedy)
+
+
+def test_a_sampler_with_other_numbers_keeps_the_rest():
+    own = ROAR(FourMSchedule(LENGTH, 8, temperature=6.0, decay="steep"), Spread(), top_k=7, top_p=0.8)
+    changed = own.with_(steps=4, guidance=2.0)
+    same = ROAR(FourMSchedule(LENGTH, 4, temperature=6.0, decay="steep", guidance=2.0), Spread(), top_k=7, top_p=0.8)
+    assert changed.settings() == same.settings()
+    assert own.settings()["steps"] == ROAR(FourMSchedule(LENGTH, 8, temperature=6.0, decay="steep")).settings()["steps"]
+    assert (recap := ReCAP(CosineSchedule(6), 2, 3).with_(steps=9)).groups() == ReCAP(CosineSchedule(9), 2, 3).groups()
+    assert recap.settings()["local"] == 3
+    assert own.with_().settings() == own.settings()
 
 
 def test_the_halton_order_and_a_random_order_look_at_no_word():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from mmmask.errors import UserError
-from mmmask.synthesis import AutoNATSchedule, CosineSchedule, ENATSchedule, Schedule, Step
+from mmmask.synthesis import AutoNATSchedule, CosineSchedule, ENATSchedule, FourMSchedule, ReCAPSchedule, Schedule, Step
 from mmmask.synthesis.orders import halton
 
 
@@ -33,6 +33,27 @@ def test_guidance_follows_its_law():
     assert [step.guidance for step in ENATSchedule(4, guidance=2.0).steps] == [0.0, 0.5, 1.0, 1.5]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "changes", "same"),
+    [
+        (CosineSchedule(8, 0.5, 2.0, 3.0, "linear"), {"steps": 4}, CosineSchedule(4, 0.5, 2.0, 3.0, "linear")),
+        (ENATSchedule(8, 3.0, 2.0, 1.0), {"temperature": 4.0}, ENATSchedule(8, 4.0, 2.0, 1.0)),
+        (ReCAPSchedule(9, 2, 3, 0.5, 2.0, 1.0), {"guidance": 2.0}, ReCAPSchedule(9, 2, 3, 0.5, 2.0, 2.0)),
+        (
+            FourMSchedule(49, 9, "cosine", 6.0, "steep", 0.4, 0.7, 2.0),
+            {"temperature": 3.0, "steps": 5},
+            FourMSchedule(49, 5, "cosine", 3.0, "steep", 0.4, 0.7, 2.0),
+        ),
+    ],
+)
+def test_a_changed_number_leaves_the_others(schedule, changes, same):
+    changed = schedule.with_(**changes)
+    assert type(changed) is type(schedule)
+    assert changed.steps == same.steps != schedule.steps
+    assert changed.counts(49) == same.counts(49)
+    assert changed.with_(**{name: schedule.made_of[name] for name in changes}).steps == schedule.steps
+
+
 def test_the_halton_order_visits_all_and_spreads():
     ranks = halton(64)
     assert sorted(ranks.tolist()) == list(range(64))
@@ -52,6 +73,9 @@ def test_the_halton_order_visits_all_and_spreads():
         (lambda: Schedule((Step(0.0, temperature=-1.0),)), "temperatures must be 0 or more"),
         (lambda: CosineSchedule(0), "steps is 0"),
         (lambda: AutoNATSchedule([0.5], [1.0], [1.0, 1.0], [0.0]), "2, 2, 2, 1 steps"),
+        (lambda: AutoNATSchedule().with_(steps=4), "AutoNATSchedule has no such setting \\(steps\\), it is what it is"),
+        (lambda: CosineSchedule().with_(least=4), "CosineSchedule has no such setting \\(least\\)"),
+        (lambda: CosineSchedule().with_(steps=0), "steps is 0"),
         (lambda: halton(10), "10 tokens make none"),
     ],
 )
