@@ -34,9 +34,9 @@ def pictures(count=3, seed=0):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def small_any_to_any(std=0.3, **settings):
+def small_any_to_any(std=0.3, made=None, **settings):
     torch.manual_seed(0)
-    made = codecs()
+    made = made or codecs()
     backbone = FourM([codec.modality(name) for name, codec in made.items()], 16, 2, 2, 2)
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=std)

@@ -90,7 +90,8 @@ class AnyToAny(nn.Module):
 
         `seeds`: one for each sample, on which alone, beside what is given, its answers depend. `weights` say how
         strongly given modalities pull (below 0: push away); the others are known, and pull nowhere. `visible` says
-        which tokens `(B, L)` of a given grid are known (default: all); given as a target too, the rest is filled in.
+        which tokens `(B, L)` of a given grid are known (default: all), or which samples have a given sequence at all;
+        given as a target too, the rest is filled in, and so are the gaps that the data of a sequence can have.
         With `grow`, what was decoded is known to the targets that follow.
         """
         found = self.answers(given, targets, seeds, weights, visible, grow)
@@ -118,7 +119,7 @@ class AnyToAny(nn.Module):
         for name in targets:
             own = known.pop(name, None)
             conditions = self.conditions(known, count, name, own, weights)
-            ids, length = self._decoded(name, conditions, own, given.get(name), seeds)
+            ids, length = self._decoded(name, conditions, own, seeds)
             found[name] = ids, length
             if grow:
                 known[name] = self._all_of(name, ids, length)
@@ -145,6 +146,12 @@ class AnyToAny(nn.Module):
                     f"{tuple(tokens.modality.shape)}."
                 )
             found[name] = replace(tokens, valid=tokens.is_valid() & shown)
+            hidden = tokens.is_valid() & ~shown
+            if self.catalogue[name].kind == "sequence" and bool((found[name].is_valid().any(1) & hidden.any(1)).any()):
+                raise UserError(
+                    f"visible: {name} is a sequence, of which a sample has all or nothing; mark gaps in what is given: "
+                    "___ in a text, None among strokes, rows of class -2 among boxes."
+                )
         return found
 
     def tokens(self, data: Mapping[str, Data]) -> dict[str, TokenSet]:
@@ -190,16 +197,17 @@ class AnyToAny(nn.Module):
         return Conditions(parts or [without], without, tuple(weights.values()) or (1.0,))
 
     def _decoded(
-        self, name: str, conditions: Conditions, own: TokenSet | None, raw: Any, seeds: Sequence[int]
+        self, name: str, conditions: Conditions, own: TokenSet | None, seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Ids `(B, L)` of a target, and how many of them are meant."""
         decoder, modality = self.decoders[name], self.catalogue[name]
         if isinstance(decoder, Autoregressive):
             codec = self.codec(name)
             assert isinstance(codec, SequenceCodec)
-            words = codec.empty(len(conditions)) if raw is None else codec.encode(raw)
-            spans = torch.ones(len(conditions), dtype=torch.long) if raw is None else codec.gaps(raw)
-            answer = decoder.sample(self.backbone, name, conditions, spans, seeds)
+            words = codec.empty(len(conditions))
+            if own is not None and own.ids is not None:
+                words = Data(own.ids.cpu().numpy(), own.is_valid().sum(1).cpu().numpy())
+            answer = decoder.sample(self.backbone, name, conditions, codec.gaps(words), seeds)
             filled = codec.fill(words, *(part.cpu() for part in answer))
             return torch.from_numpy(filled.ids).to(self.device), torch.from_numpy(filled.length)
         ids = torch.full((len(conditions), modality.length), BLANK, device=self.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +27,8 @@ class SequenceCodec(Codec):
         """A sequence with these sentinels."""
         return Modality(name, self.length, self.vocab_size, kind="sequence", sentinels=self.sentinels)
 
-    def gaps(self, raw: Any) -> Tensor:
+    def gaps(self, data: Data) -> Tensor:
         """How many gaps `(B,)` the samples have; what is absent is one gap."""
-        data = self.encode(raw)
         here = np.arange(self.length) < data.length[:, None]
         first, last = self.sentinels
         count = (here & (data.ids >= first) & (data.ids < last)).sum(1)

@@ -96,10 +96,10 @@ class Strokes(SequenceCodec):
     def typed(self, text: str) -> list[list[Stroke]]:
         return [json_in(Path(text))]
 
-    def seen(self, raw: Sequence[Sequence[Stroke]]) -> Tensor:
+    def seen(self, raw: Sequence[Sequence[Stroke | None] | None]) -> Tensor:
         return self.picture(raw, self.size)
 
-    def picture(self, drawings: Sequence[Sequence[Stroke]], size: int) -> Tensor:
+    def picture(self, drawings: Sequence[Sequence[Stroke | None] | None], size: int) -> Tensor:
         """Drawn in black on white: `(B, 1, size, size)` in 0..1."""
         scale = FINE * size / self.size
         width = round(PEN * scale)
@@ -107,7 +107,7 @@ class Strokes(SequenceCodec):
         for drawing in drawings:
             sheet = Image.new("L", (FINE * size, FINE * size), 255)
             pen = ImageDraw.Draw(sheet)
-            for stroke in drawing:
+            for stroke in filter(None, drawing or ()):  # of gaps and of what is absent there is nothing to see
                 points = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y, *_ in stroke]
                 pen.line(points, fill=0, width=width, joint="curve")
                 for x, y in (points[0], points[-1]):

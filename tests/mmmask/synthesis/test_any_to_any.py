@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from mmmask.errors import UserError
 from mmmask.synthesis import AnyToAny, Autoregressive, CosineSchedule, Sampler, log_chances, log_likelihoods
+from mmmask.tokenizers import Boxes, Strokes
 from mmmask.transformer import AmongTargets, FourM
 
 
@@ -38,6 +39,43 @@ def test_gaps_of_a_text_are_filled_and_its_words_stay(model):
     assert gap.endswith(" circle")
     assert full == "two green"
     assert nothing
+
+
+@pytest.fixture(scope="module")
+def sketches():
+    made = {"boxes": Boxes(["cat", "dog"], size=15, most=4), "strokes": Strokes(16, bins=8, most_points=12)}
+    return small_any_to_any(0.5, made)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "parts", "gap"),
+    [
+        ("boxes", torch.tensor, ([1, 2, 3, 10, 12], [0, 0, 0, 3, 3], [0, 1, 1, 4, 5]), [-2] * 5),
+        ("strokes", list, ([[0.5, 0.5], [0.5, 4.5]], [[2.5, 8.5], [6.5, 8.5]], [[10.5, 2.5], [10.5, 6.5]]), None),
+    ],
+)
+def test_gaps_among_boxes_and_strokes_are_filled_by_what_is_around(sketches, name, of, parts, gap):
+    first, other, last = parts
+    given = of([[first, gap, last], [other, gap, last], [first, last, last]])
+    ids, length = sketches.answers({name: given}, [name], seeds=[5, 5, 5])[name]
+    found = [row[:end].tolist() for row, end in zip(ids, length, strict=True)]
+    codec = sketches.codecs[name]
+    begin, change, end = (row[row > 0].tolist() for row in codec.encode(of([[part] for part in parts])).ids)
+    assert [words[: len(begin)] for words in found[:2]] == [begin, change]
+    assert [words[-len(end) :] for words in found[:2]] == [end, end]
+    filled = [words[len(begin) : -len(end)] for words in found[:2]]
+    assert all(filled)
+    assert filled[0] != filled[1]
+    assert min(map(min, filled)) >= codec.sentinels[1]
+    whole = sketches.predict({name: given}, [name])[name][2]
+    assert (whole if name == "strokes" else whole[:3].tolist()) == [first, last, last]
+
+
+def test_a_sequence_that_a_sample_lacks_is_made_anew(model):
+    given, there = {"caption": ["two green", "two green"]}, torch.tensor([[False], [True]]).expand(-1, 8)
+    found = model.predict(given, ["caption"], visible={"caption": there})["caption"]
+    assert found == model.predict({"caption": ["", "two green"]}, ["caption"])["caption"]
+    assert found[0] != found[1] == "two green"
 
 
 def test_what_was_seen_of_a_grid_stays(model):
@@ -151,6 +189,12 @@ def test_chances_of_a_sequence_are_refused(model):
         ({"kind": NAMES, "caption": ["a"]}, ["ink"], {}, "different numbers of samples: kind 3, caption 1"),
         ({"kind": NAMES}, ["ink"], {"seeds": [1]}, "1 seeds for 3 samples"),
         ({"kind": NAMES}, ["ink"], {"weights": {"caption": 1.0}}, "caption has a weight and is not given"),
+        (
+            {"caption": ["two green"]},
+            ["caption"],
+            {"visible": {"caption": torch.arange(8)[None] == 0}},
+            "caption is a sequence, .* mark gaps in what is given: ___ in a text, None among strokes",
+        ),
         ({"kind": NAMES}, ["pixels"], {}, "pixels is no grid of tokens with ids"),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_row_may_be_a_gap_that_an_answer_fills():
     boxes = torch.tensor([[[2, 0, 5, 9, 32], [-2, 0, 0, 0, 0]], [[-2] * 5, [1, 1, 1, 2, 2]]])
     known = CODEC.encode(boxes)
     assert known.length.tolist() == [6, 6]
-    assert CODEC.gaps(boxes).tolist() == [1, 1]
+    assert CODEC.gaps(known).tolist() == [1, 1]
     answer = torch.tensor([[1, *a_box(3, 1, 2, 3, 4), 2]] * 2)
     found = back(CODEC, CODEC.fill(known, answer, torch.tensor([7, 7])))
     assert found[:, :2].tolist() == [[[2, 0, 5, 9, 32], [3, 1, 2, 3, 4]], [[3, 1, 2, 3, 4], [1, 1, 1, 2, 2]]]

@@ -85,7 +85,7 @@ def test_a_circle_that_ends_where_it_begins_stays_a_circle():
 def test_a_stroke_may_be_a_gap_that_an_answer_fills():
     known = CODEC.encode([[DOT, None], None])
     assert known.length.tolist() == [3, 0]
-    assert CODEC.gaps([[DOT, None], None]).tolist() == [1, 1]
+    assert CODEC.gaps(known).tolist() == [1, 1]
     answer = torch.tensor([[1, point(1, 2), END, 2]] * 2)
     whole = CODEC.fill(known, answer, torch.tensor([4, 4]))
     assert back(CODEC, whole) == [[[[80, 80]], [[1, 2]]], [[[1, 2]]]]
@@ -106,7 +106,7 @@ def test_points_outside_the_picture_lie_on_its_border():
 
 
 def test_a_picture_has_ink_along_the_path_and_paper_elsewhere():
-    picture = CODEC.picture([[ANGLE, DOT], []], 50)
+    picture = CODEC.picture([[ANGLE, None, DOT], None], 50)
     assert picture.shape == (2, 1, 50, 50)
     assert picture[0, 0, 5, 5:25].max() < 0.1
     assert picture[0, 0, 40, 40] < 0.1

@@ -70,7 +70,7 @@ def test_long_texts_are_cut_and_empty_ones_absent(vocabulary):
 def test_gaps_become_sentinels_in_turn(words):
     texts = ["a ___ red circle, ___", "a large red circle", "___", "", "___small_____ring"]
     data = words.encode(texts)
-    assert words.gaps(texts).tolist() == [2, 0, 1, 1, 2]
+    assert words.gaps(data).tolist() == [2, 0, 1, 1, 2]
     whole = words.encode(["a", "red circle,"]).ids
     assert data.ids[0, :6].tolist() == [whole[0, 0], 4, *whole[1, :3], 5]
     assert back(words, data)[0] == "a red circle,"
