@@ -24,7 +24,7 @@ from mmmask.heads import Alignment
 from mmmask.heads.answers import Errors
 from mmmask.masking import Component, DirichletMask
 from mmmask.metrics import Recall
-from mmmask.pretrained.model_files import Model, build, read, write
+from mmmask.pretrained.model_files import read, write
 from mmmask.synthesis import ROAR, Autoregressive, FourMSchedule, log_likelihoods
 from mmmask.transformer import FourM
 from tasks.cross_modal import CrossModal, Example
