@@ -171,7 +171,7 @@ def test_the_page_tells_how_a_modality_is_added(run, capsys):
     assert "fresh    embedding.silhouette.words: the other has none" in told
     model = model_of(run.parent / "run-2").parts["any_to_any"]
     assert set(model.catalogue.names) == {"pixels", "tokens", "ink", "caption", "kind", "silhouette"}
-    assert model.predict({"kind": ["ring"]}, ["silhouette"])["silhouette"].shape == (1, 1, 32, 32)
+    assert model.predict({"kind": ["ring"]}, ["silhouette"])["silhouette"].shape == (1, 1, 24, 24)
     rows = csv.DictReader((run.parent / "run-2" / "metrics.csv").open())
     losses = [float(row["val/silhouette"]) for row in rows if row["val/silhouette"]]
     assert losses[-1] < losses[0]
