@@ -52,7 +52,10 @@ def fourm_weights(backbone: FourM) -> tuple[State, dict[str, Any]]:
     """Published names and shapes for the weights of a model, and the configuration that the published code reads."""
     modalities = backbone.embedding.catalogue.modalities
     if unknown := [modality.name for modality in modalities if KNOWN.get(modality.name) != modality]:
-        raise UserError(f"the published code of 4M knows no such {unknown[0]}: export without --published.")
+        raise UserError(
+            f"the published code of 4M has its own catalogue of modalities, in which there is no such '{unknown[0]}': "
+            "export without --published."
+        )
     if not backbone.embedding.as_published:
         raise UserError(
             "the published code of 4M has neither stem: conv nor places: picture, with which this model was trained: "

@@ -183,5 +183,5 @@ def test_a_folder_without_weights_and_a_damaged_configuration_are_told(tmp_path,
 
 def test_other_modalities_have_no_published_file():
     other = [*FEW[:1], Modality("words", 9, 50, kind="sequence")]
-    with pytest.raises(UserError, match="knows no such words"):
+    with pytest.raises(UserError, match="its own catalogue of modalities, in which there is no such 'words': export"):
         write_published(Model({"backbone": made(other)[0]}, {}))
