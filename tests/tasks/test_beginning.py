@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_any_to_any import WORDS
+from small_any_to_any import WORDS, codecs
 from small_generators import tokenizer_of
 
 from mmmask.cli import main
+from mmmask.discovery import BackboneEncoder
+from mmmask.heads import ClassHead
 from mmmask.metrics import EncoderClassifier
 from mmmask.modalities import Modality
 from mmmask.pretrained.model_files import Model, build, write
-from mmmask.synthesis import ImageGenerator
+from mmmask.synthesis import AnyToAny, ImageGenerator, Recognition
 from mmmask.synthesis.target import Target
 from mmmask.tokenizers import Bitmap, Boxes, Pictures, Strokes, Words
 from mmmask.transformer import ENAT, AutoNAT, FourM, MaskedTransformer
@@ -105,13 +107,17 @@ def test_image_synthesis_begins_with_the_words_it_has_in_common(trained, tmp_pat
 
 
 def test_all_tasks_have_the_one_backbone():
-    """Synthesis, any-to-any models and classification differ in what they do with it."""
-    fourm = FourM([Modality(**RGB), Modality("depth", 16, 24)], **SIZES, decoder_depth=1)
+    """Synthesis, any-to-any models, classification, fine-tuning and discovery differ in what they do with it."""
+    own = codecs()
+    fourm = FourM([codec.modality(name) for name, codec in own.items()], **SIZES, decoder_depth=1)
     for backbone in (
         ImageGenerator(ENAT(24, 16, 3, **SIZES, decoder_depth=1)).backbone,
         ImageGenerator(AutoNAT(24, 16, 3, dim=16, depth=1, heads=2)).backbone,
-        Target(fourm, "depth").backbone,
-        EncoderClassifier(fourm, 3).backbone,
+        AnyToAny(fourm, own).backbone,
+        Target(fourm, "ink").backbone,
+        EncoderClassifier(FourM([Modality(**RGB)], **SIZES, decoder_depth=0), 3).backbone,
+        Recognition(fourm, own, ClassHead(16, 3)).backbone,
+        BackboneEncoder(own, lambda modalities: FourM(modalities, **SIZES, decoder_depth=0)).backbone,
     ):
         assert isinstance(backbone, MaskedTransformer)
         assert type(backbone).forward is MaskedTransformer.forward
@@ -120,15 +126,22 @@ def test_all_tasks_have_the_one_backbone():
 
 
 def test_nobody_else_defines_encode_and_decode_of_asked_tokens():
-    """No second backbone: of the library, one class alone encodes what is known and decodes what is asked."""
-    found = []
-    for path in (ROOT / "mmmask").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                arguments = {f.name: {a.arg for a in f.args.args} for f in node.body if isinstance(f, ast.FunctionDef)}
-                if "known" in arguments.get("encode", ()) and {"asked", "memory"} <= arguments.get("decode", set()):
-                    found.append(node.name)
+    """No second backbone: one class alone encodes what is known and decodes what is asked, and stacks of blocks are
+    made for no other."""
+    found, stacking = [], {}
+    for node in classes("mmmask", "tasks", "datamodules"):
+        arguments = {f.name: {a.arg for a in f.args.args} for f in node.body if isinstance(f, ast.FunctionDef)}
+        if "known" in arguments.get("encode", ()) and {"asked", "memory"} <= arguments.get("decode", set()):
+            found.append(node.name)
+        if any(isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "Stack" for n in ast.walk(node)):
+            stacking[node.name] = [ast.unparse(base) for base in node.bases]
     assert found == ["MaskedTransformer"]
+    assert stacking == {family: ["MaskedTransformer"] for family in ("AutoNAT", "ENAT", "FourM")}
+
+
+def classes(*packages):
+    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
+        yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef))
 
 
 def test_coordinates_begin_alike_where_they_are_near_and_blocks_where_bits_agree():
