@@ -29,6 +29,7 @@ def predict_modality(
     out: Path = Path("predicted"),
     then: Path | None = None,
     weights: Sequence[str] = (),
+    grow: bool = True,
     mask: Sequence[str] = (),
     n: int = 1,
     steps: int | None = None,
@@ -48,7 +49,10 @@ def predict_modality(
         then: another model, for wanted modalities that the first does not have (super-resolution). It is given what
             was given, and what the first has answered, as far as it knows these modalities by the same names; weights
             and mask concern the first alone.
-        weights: NAME=NUMBER of given modalities that pull (below 0: push away); the others are known, and do not.
+        weights: NAME=NUMBER of given modalities that pull (below 0: push away), or wanted ones, on those that follow;
+            the others are known, and do not.
+        grow: without weights, whether what is decoded pulls on what follows as what is given does; else it is known,
+            and does not.
         mask: NAME=PICTURE whose white parts are to be drawn anew, of a given picture that is wanted too.
         n: answers.
         steps: of decoding a picture (default: as the model was saved, as for the next two).
@@ -68,7 +72,7 @@ def predict_modality(
         name: _visible(model, name, Path(value)).expand(n, -1) for name, value in _pairs("mask", mask, models[:1])
     }
     pulls = {name: _number(name, value) for name, value in _pairs("weights", weights, models[:1])} or None
-    answers = _answers(models, words, targets, range(seed, seed + n), pulls, visible)
+    answers = _answers(models, words, targets, range(seed, seed + n), pulls, grow, visible)
     out.mkdir(parents=True, exist_ok=True)
     for name, column in answers.items():
         _tell(name, column, out, seed)
@@ -101,17 +105,18 @@ def _answers(
     targets: Sequence[str],
     seeds: Sequence[int],
     weights: Mapping[str, float] | None,
+    grow: bool,
     visible: Mapping[str, Tensor],
 ) -> dict[str, Tensor | Sequence[str]]:
     """What a person is shown of each target, by the first model, or by the last if that alone has it."""
     first, last = models[0], models[-1]
     later = [name for name in targets if name not in first.catalogue.names and name in last.catalogue.names]
     now = [name for name in targets if name not in later]
-    found = first.answers(_typed(first, words, len(seeds)), now, seeds, weights, visible)
+    found = first.answers(_typed(first, words, len(seeds)), now, seeds, weights, visible, grow)
     raw = _decoded(first, found)
     if later:
         known = _typed(last, words, len(seeds))
-        raw |= _decoded(last, last.answers(known | _passed_on(first, last, found, raw), later, seeds))
+        raw |= _decoded(last, last.answers(known | _passed_on(first, last, found, raw), later, seeds, grow=grow))
     return {name: (last if name in later else first).codec(name).seen(raw[name]) for name in targets}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -89,10 +89,10 @@ class AnyToAny(nn.Module):
         """Raw data of the `targets`, decoded one after the other, for raw data that is `given`.
 
         `seeds`: one for each sample, on which alone, beside what is given, its answers depend. `weights` say how
-        strongly given modalities pull (below 0: push away); the others are known, and pull nowhere. `visible` says
-        which tokens `(B, L)` of a given grid are known (default: all), or which samples have a given sequence at all;
-        given as a target too, the rest is filled in, and so are the gaps that the data of a sequence can have.
-        With `grow`, what was decoded is known to the targets that follow.
+        strongly each modality pulls (below 0: push away), a target from when it is decoded; the others are known, and
+        pull nowhere. Without weights all pull together; if they do not `grow`, decoded ones pull nowhere. `visible`
+        says which tokens `(B, L)` of a given grid are known (default: all), or which samples have a given sequence at
+        all; given as a target too, the rest is filled in, and so are the gaps that data of a sequence can have.
         """
         found = self.answers(given, targets, seeds, weights, visible, grow)
         return {name: self.codec(name).decode(ids.cpu(), length.cpu()) for name, (ids, length) in found.items()}
@@ -115,14 +115,20 @@ class AnyToAny(nn.Module):
         seeds = list(range(count)) if seeds is None else list(seeds)
         if len(seeds) != count:
             raise UserError(f"{len(seeds)} seeds for {count} samples; give one for each.")
-        found = {}
+        heard = {other for at, name in enumerate(targets) for other in (*given, *targets[:at]) if other != name}
+        for name in weights or ():
+            if name not in heard:
+                raise UserError(
+                    f"{name} has a weight, and is neither given nor decoded before another target."
+                    f"{nearest(name, heard)}"
+                )
+        found: dict[str, tuple[Tensor, Tensor]] = {}
         for name in targets:
             own = known.pop(name, None)
-            conditions = self.conditions(known, count, name, own, weights)
+            conditions = self.conditions(known, count, name, own, weights, () if grow else found)
             ids, length = self._decoded(name, conditions, own, seeds)
             found[name] = ids, length
-            if grow:
-                known[name] = self._all_of(name, ids, length)
+            known[name] = self._all_of(name, ids, length)
         return found
 
     def known(self, given: Mapping[str, Any], visible: Mapping[str, Tensor] | None = None) -> dict[str, TokenSet]:
@@ -182,19 +188,20 @@ class AnyToAny(nn.Module):
         target: str,
         own: TokenSet | None = None,
         weights: Mapping[str, float] | None = None,
+        still: Collection[str] = (),
     ) -> Conditions:
-        """What is known of other modalities than the target, and of its `own` words if it is a sequence."""
+        """What is known of other modalities than the target, and of its `own` words if it is a sequence. What pulls is
+        all but the `still`, together, or each that has one of the `weights`."""
         fixed = [own] if own is not None and self.catalogue[target].kind == "sequence" else []
+        pulling = [name for name in known if name not in still]
+        if weights is not None:
+            pulling = [name for name in weights if name in known]
+        fixed += [tokens for name, tokens in known.items() if name not in pulling]
+        without, each = _together(fixed, count, self.device), [known[name] for name in pulling]
         if weights is None:
-            whole = _together([*fixed, *known.values()], count, self.device)
-            return Conditions([whole], _together(fixed, count, self.device))
-        for name in weights:
-            if name not in known:
-                raise UserError(f"{name} has a weight and is not given.{nearest(name, known)}")
-        fixed += [tokens for name, tokens in known.items() if name not in weights]
-        parts = [_together([*fixed, known[name]], count, self.device) for name in weights]
-        without = _together(fixed, count, self.device)
-        return Conditions(parts or [without], without, tuple(weights.values()) or (1.0,))
+            return Conditions([_together([*fixed, *each], count, self.device)], without)
+        parts = [_together([*fixed, tokens], count, self.device) for tokens in each]
+        return Conditions(parts or [without], without, tuple(weights[name] for name in pulling) or (1.0,))
 
     def _decoded(
         self, name: str, conditions: Conditions, own: TokenSet | None, seeds: Sequence[int]

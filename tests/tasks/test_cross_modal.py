@@ -103,7 +103,7 @@ def test_each_modality_is_predicted_from_each_other(trained):
     ink = trained.codecs["ink"].bits(pictures)[:, None].float()
     for source, raw in given.items():
         others = [name for name in ("ink", "caption", "kind") if name != source]
-        found = trained.predict({source: raw}, others, grow=False)
+        found = {name: trained.predict({source: raw}, [name])[name] for name in others}
         if source != "kind":
             assert found["kind"] == kinds, source
         if source != "caption":
@@ -456,6 +456,12 @@ def test_numbers_of_the_command_change_these_of_the_models_own_decoders(tmp_path
     found = model.predict({"kind": ["ring"]}, ["ink", "caption"], seeds=[3])
     assert torch.equal(found["ink"][0, 0], drawn)
     assert found["caption"] == [told]
+    assert predict(path, tmp_path, *options, "--guidance", 4, "--no_grow") == 0
+    model.decoders["caption"] = Autoregressive(guidance=4.0, top_k=5, most=4)
+    ink = FourMSchedule(16, 8, "linear", 6.0, "steep", guidance=4.0)
+    model.decoders["ink"] = ROAR(ink, top_p=0.7)
+    texts = [model.predict({"kind": ["ring"]}, ["ink", "caption"], [3], grow=grow)["caption"] for grow in (False, True)]
+    assert texts[0] == [(tmp_path / "caption.txt").read_text().strip()] != texts[1]
     assert predict(path, tmp_path / "none", "--want", "caption,kind", "--steps", 4) == 2
     assert "--steps: of caption, kind, nothing is decoded in steps" in capsys.readouterr().err
 

@@ -87,11 +87,36 @@ def test_what_was_seen_of_a_grid_stays(model):
     assert not torch.equal(found[:, :, 4:], kept[:, :, 4:])
 
 
-def test_targets_are_known_to_those_that_follow(model):
-    given = {"pixels": pictures()}
-    chain, alone = (model.predict(given, ["ink", "caption"], grow=grow)["caption"] for grow in (True, False))
-    assert chain != alone
-    assert alone == model.predict(given, ["caption"])["caption"]
+class Asked(Autoregressive):
+    """Remembers what it was asked under which conditions."""
+
+    def sample(self, backbone, name, given, spans, noise):
+        self.given = given
+        return super().sample(backbone, name, given, spans, noise)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts", "without", "weights"),
+    [
+        ({}, ["pixels ink kind"], "", (1.0,)),
+        ({"grow": False}, ["pixels ink kind"], "ink", (1.0,)),
+        ({"weights": {"kind": 2.0}}, ["pixels ink kind"], "pixels ink", (2.0,)),
+        ({"weights": {"ink": -0.5, "pixels": 2.0}}, ["ink kind", "pixels kind"], "kind", (-0.5, 2.0)),
+    ],
+)
+def test_a_finished_target_is_known_to_the_next_and_pulls_where_it_shall(settings, parts, without, weights):
+    model = small_any_to_any(decoders={"caption": (asked := Asked())})
+
+    def names(tokens):
+        there = tokens.modality[0][tokens.is_valid()[0]].unique().tolist()
+        return " ".join(model.catalogue.names[number] for number in there)
+
+    found = model.predict({"kind": NAMES, "pixels": pictures()}, ["ink", "caption"], **settings)
+    assert ([names(part) for part in asked.given.parts], names(asked.given.without)) == (parts, without)
+    assert asked.given.weights == weights
+    part, ink = asked.given.parts[0], model.catalogue.number("ink")
+    kept = part.ids[(part.modality == ink) & part.is_valid()].view(3, -1)
+    assert torch.equal(model.codecs["ink"].decode(kept, torch.full((3,), 16)), found["ink"])
 
 
 def test_what_is_absent_of_a_sample_is_as_if_it_were_not_given(model):
@@ -188,7 +213,18 @@ def test_chances_of_a_sequence_are_refused(model):
         ({}, ["depth"], {}, "there is no modality 'depth'"),
         ({"kind": NAMES, "caption": ["a"]}, ["ink"], {}, "different numbers of samples: kind 3, caption 1"),
         ({"kind": NAMES}, ["ink"], {"seeds": [1]}, "1 seeds for 3 samples"),
-        ({"kind": NAMES}, ["ink"], {"weights": {"caption": 1.0}}, "caption has a weight and is not given"),
+        (
+            {"kind": NAMES},
+            ["ink"],
+            {"weights": {"caption": 1.0}},
+            "caption has a weight, and is neither given nor decoded",
+        ),
+        (
+            {"kind": NAMES},
+            ["ink"],
+            {"weights": {"ink": 1.0}},
+            "ink has a weight, and is neither given nor decoded before",
+        ),
         (
             {"caption": ["two green"]},
             ["caption"],
