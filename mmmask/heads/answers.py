@@ -13,11 +13,10 @@ from mmmask.transformer.placed_embedding import PlacedEmbedding
 
 
 class Errors(NamedTuple):
-    """Of the answers in one modality: the sum of their cross entropies, how many there are, and the vocabulary."""
+    """Of the answers in one modality: the sum of their cross entropies, and how many there are."""
 
     total: Tensor
     number: int
-    words: int
 
 
 def logits(embedding: PlacedEmbedding, name: str, features: Tensor) -> Tensor:
@@ -43,17 +42,10 @@ def errors(embedding: PlacedEmbedding, asked: TokenSet, features: Tensor, wanted
             if counts[number]:
                 answers = F.linear(sorted_features[number], tables[number]).float()
                 total = F.cross_entropy(answers, sorted_words[number], reduction="sum")
-            found[modality.name] = Errors(total, counts[number], modality.vocab_size)
+            found[modality.name] = Errors(total, counts[number])
     return found
 
 
 def by_modality(found: dict[str, Errors]) -> Tensor:
     """The mean over modalities of their means; one without answers counts as 0."""
     return torch.stack([part.total / max(1, part.number) for part in found.values()]).mean()
-
-
-def by_token(found: dict[str, Errors], as_published: bool = False) -> Tensor:
-    """The mean over all answers. As published, those in a larger vocabulary weigh as much more as it is larger."""
-    weights = {name: part.words if as_published else 1 for name, part in found.items()}
-    count = sum(weights[name] * part.number for name, part in found.items())
-    return torch.stack([weights[name] * part.total for name, part in found.items()]).sum() / max(1, count)

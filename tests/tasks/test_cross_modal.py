@@ -204,8 +204,8 @@ def test_ranks_change_nothing(tmp_path, loss):
 
 
 def test_the_loss_weighs_modalities_and_tokens_as_it_is_told():
-    found = {"ink": Errors(torch.tensor(8.0), 4, 512), "caption": Errors(torch.tensor(5.0), 1, 16)}
-    found["kind"] = Errors(torch.tensor(0.0), 0, 3)
+    found = {"ink": Errors(torch.tensor(8.0), 4), "caption": Errors(torch.tensor(5.0), 1)}
+    found["kind"] = Errors(torch.tensor(0.0), 0)
 
     def value(loss):
         return task(loss=loss)._over_ranks(found).item()
