@@ -16,6 +16,8 @@ def vocabulary(
     size: int = 2000,
     kind: WordKind = "wordpiece",
     sentinels: int = 64,
+    coordinates: int = 0,
+    classes: Path | None = None,
 ) -> None:
     """Learn the words of the texts of shards, write them as a file of the tokenizers library, and say how long the
     texts are in these words and how many are unknown.
@@ -28,6 +30,8 @@ def vocabulary(
         size: words, the special ones among them.
         kind: wordpiece (parts of words, for captions) or bpe (pairs of bytes: any text can be written).
         sentinels: words that stand for gaps: one for every other word of a text, and one more.
+        coordinates: values of v0=0, v0=1, ..., and of v1, v2 and v3, that are words: of boxes, records and palettes.
+        classes: file with a name in each line, of which each is one word: those of boxes.
     """
     import numpy as np
 
@@ -38,8 +42,9 @@ def vocabulary(
 
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} into: make it first.")
+    names = [] if classes is None else _lines(classes)
     texts = texts_of(ShardSet(shards), field, part)
-    words = learn_words(texts, size, kind, sentinels)
+    words = learn_words(texts, size, kind, sentinels, coordinates, names)
     length = np.zeros(len(texts), dtype=np.int64)
     known = unknown = 0
     for row, text in enumerate(texts):
@@ -49,7 +54,16 @@ def vocabulary(
         known += len(set(found.word_ids)) - len(missing)
     with written_whole(out) as stream:
         stream.write(words.to_str(pretty=True).encode())
-    print(f"{out}: {words.get_vocab_size():,} words, {sentinels} of them sentinels, from {len(texts):,} texts")
+    special = {"sentinels": sentinels, "coordinates": 4 * coordinates, "classes": len(names)}
+    told = ", ".join(f"{many:,} of them {what}" for what, many in special.items() if many)
+    print(f"{out}: {words.get_vocab_size():,} words, {told}, from {len(texts):,} texts")
     print(f"unknown   {unknown / max(1, known + unknown):.2%} of the words of the texts")
     median, most, longest = np.quantile(length, [0.5, 0.95, 1.0], method="higher").tolist()
     print(f"length    median {median}, 95 % {most}, longest {longest} (sentinels suffice up to {2 * sentinels - 2})")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the classes {path}: give a text file with a name in each line.") from error

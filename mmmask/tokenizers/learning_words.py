@@ -8,21 +8,34 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmmask.errors import UserError
+from mmmask.tokenizers.text_vocabulary import CONTROL
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
 
 SPECIALS = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 BYTES = 256  # words that pairs of bytes begin with
 WordKind = Literal["wordpiece", "bpe"]
 
 
-def learn_words(texts: Iterable[str], size: int, kind: WordKind = "wordpiece", sentinels: int = 64) -> Tokenizer:
-    """A vocabulary of at most `size` lower-case words of these texts, the special ones and sentinels among them: parts
-    of words (wordpiece), of which rare letters are unknown, or pairs of bytes (bpe). The same texts give the same."""
+def learn_words(
+    texts: Iterable[str],
+    size: int,
+    kind: WordKind = "wordpiece",
+    sentinels: int = 64,
+    coordinates: int = 0,
+    classes: Sequence[str] = (),
+) -> Tokenizer:
+    """A vocabulary of at most `size` lower-case words of these texts, the special ones among them: parts of words
+    (wordpiece), of which rare letters are unknown, or pairs of bytes (bpe). The same texts give the same.
+
+    Special are sentinels, so many `coordinates` v0=0, v0=1, ... and as many of v1, v2 and v3, and names of `classes`,
+    which are one word each.
+    """
     if kind not in WordKind.__args__:  # type: ignore[attr-defined]
         raise UserError(f"there is no vocabulary of kind '{kind}': choose wordpiece or bpe.")
-    special = [*SPECIALS, *(f"[S_{number}]" for number in range(sentinels))]
+    special: list[str | AddedToken] = [*SPECIALS, *(f"[S_{number}]" for number in range(sentinels))]
+    special += _whole_words(coordinates, classes)
     least = len(special) + (BYTES if kind == "bpe" else 0)
     if sentinels < 2 or size <= least:
         raise UserError(f"a vocabulary needs 2 or more sentinels and a size above {least}, got {sentinels} and {size}.")
@@ -30,7 +43,23 @@ def learn_words(texts: Iterable[str], size: int, kind: WordKind = "wordpiece", s
     return learn(texts, size, special)
 
 
-def _parts_of_words(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+def _whole_words(coordinates: int, classes: Sequence[str]) -> list[AddedToken]:
+    """Coordinates and classes, as 4M's vocabulary has them: no parts of longer words, classes in any case."""
+    from tokenizers import AddedToken
+
+    if coordinates < 0:
+        raise UserError(f"a vocabulary has 0 or more coordinates, not {coordinates}.")
+    for name in classes:
+        if not name.strip() or CONTROL.fullmatch(name) or list(classes).count(name) > 1:
+            raise UserError(f"a class is named '{name}': give names, each once, none of them empty or in brackets.")
+    values = [f"v{which}={value}" for which in range(4) for value in range(coordinates)]
+    return [
+        *(AddedToken(value, single_word=True, normalized=False) for value in values),
+        *(AddedToken(name, single_word=True, normalized=True) for name in classes),
+    ]
+
+
+def _parts_of_words(texts: Iterable[str], size: int, special: Sequence[str | AddedToken]) -> Tokenizer:
     """The library numbers letters within words in any order, and by numbers it settles ties: so they are given."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -53,7 +82,7 @@ def _parts_of_words(texts: Iterable[str], size: int, special: Sequence[str]) -> 
     return Tokenizer.from_str(json.dumps(content))
 
 
-def _pairs_of_bytes(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+def _pairs_of_bytes(texts: Iterable[str], size: int, special: Sequence[str | AddedToken]) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     words = Tokenizer(models.BPE())

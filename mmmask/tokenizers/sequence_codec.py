@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +11,20 @@ from torch import Tensor
 
 from mmmask.modalities import Modality
 from mmmask.tokenizers.codec import Codec
+from mmmask.tokenizers.text_vocabulary import PAD, TextVocabulary
 from mmmask.tokens import Data
 
-PAD = 0
 Words = Sequence[int]
 
 
 class SequenceCodec(Codec):
-    """Sequences of at most `length` words, of which some, the `sentinels`, stand for gaps; word 0 is padding."""
+    """Sequences of at most `length` words, of which some, the `sentinels`, stand for gaps; word 0 is padding. `words`
+    is the vocabulary, if they are written in that of a file."""
 
     length: int
     vocab_size: int
     sentinels: tuple[int, int]
+    words: TextVocabulary | None = None
 
     def modality(self, name: str) -> Modality:
         """A sequence with these sentinels."""
@@ -55,6 +58,12 @@ class SequenceCodec(Codec):
                 whole += new
             filled.append(whole)
         return self._data(filled)
+
+    def portable(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With the words themselves in the place of their file."""
+        if self.words is None:
+            return dict(spec)
+        return {**spec, "init_args": {**spec["init_args"], "vocabulary": self.words.content}}
 
     def _is_gap(self, word: int) -> bool:
         return self.sentinels[0] <= word < self.sentinels[1]

@@ -20,6 +20,20 @@ def test_special_words_come_first_and_alone_are_special(kind):
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_coordinates_and_classes_are_whole_words(kind):
+    words = learn_words(CAPTIONS, 600, kind, sentinels=4, coordinates=12, classes=["Red", "fire engine"])
+    ids = words.get_vocab()
+    assert [ids[f"v{which}={value}"] for which in range(4) for value in range(12)] == list(range(8, 8 + 48))
+    assert (ids["Red"], ids["fire engine"]) == (56, 57)
+    assert [token for token in words.encode("red v1=11 Fire Engine").tokens if token != "Ġ"] == [
+        "red",
+        "v1=11",
+        "fire engine",
+    ]
+    assert {ids["Red"], ids["fire engine"]} <= set(words.encode("red v1=11 Fire Engine").ids)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_the_same_texts_give_the_same_words(kind):
     assert len({learn_words(CAPTIONS, 340, kind, 4).to_str() for _ in range(4)}) == 1
 
@@ -44,6 +58,10 @@ def test_rare_letters_are_unknown_and_the_size_is_kept():
         ({"size": 60}, "a size above 68, got 64 and 60"),
         ({"size": 300, "kind": "bpe"}, "above 324"),
         ({"size": 300, "sentinels": 1}, "2 or more sentinels"),
+        ({"size": 300, "coordinates": 60}, "above 308"),
+        ({"size": 300, "coordinates": -1}, "0 or more coordinates"),
+        ({"size": 300, "classes": ["a", "a"]}, "a class is named 'a'.*each once"),
+        ({"size": 300, "classes": ["[S_0]"]}, "in brackets"),
         ({"size": 300, "kind": "words"}, "choose wordpiece or bpe"),
     ],
 )

@@ -102,6 +102,20 @@ def test_letters_that_spell_a_special_word_are_letters(words):
     assert ((used == 1) | (used >= 24)).all()
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_coordinates_and_classes_are_words_of_texts_and_control_words_are_not(kind):
+    learnt = learn_words(CAPTIONS, 700, kind, sentinels=20, coordinates=60, classes=["traffic light", "dog"])
+    words = Words(json.loads(learnt.to_str()), 60)
+    box = "v0=5 v1=51 v2=7 v3=59 traffic light"
+    ids = words.encode([box]).ids[0]
+    for word in ("v0=5", "v1=51", "v2=7", "v3=59", "traffic light"):
+        assert words.words.number(word) in ids
+    assert back(words, words.encode([box])) == [box]
+    assert words.words.number("dog") in words.encode(["a red DOG"]).ids[0]  # classes in any case
+    plain = words.encode(["[S_1] [PAD] v0=60 av0=5"])
+    assert not set(plain.ids[0, : plain.length[0]]) & {0, *range(2, 24), *map(words.words.number, ("dog", "v0=5"))}
+
+
 def test_a_copy_encodes_as_the_first_did(words):
     texts = [*CAPTIONS, "a [S_0] ___ ring"]
     assert (copy.deepcopy(words).encode(texts).ids == words.encode(texts).ids).all()
@@ -111,8 +125,8 @@ def test_a_file_of_words_and_its_content_are_the_same(vocabulary, tmp_path):
     path = tmp_path / "words.json"
     path.write_text(json.dumps(vocabulary))
     words = Words(path, 32)
-    assert words.vocabulary == vocabulary
-    assert (words.encode(CAPTIONS).ids == Words(words.vocabulary, 32).encode(CAPTIONS).ids).all()
+    assert words.words.content == vocabulary
+    assert (words.encode(CAPTIONS).ids == Words(words.words.content, 32).encode(CAPTIONS).ids).all()
 
 
 def test_what_is_no_vocabulary_is_told(vocabulary, tmp_path, words):
