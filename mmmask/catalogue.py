@@ -8,6 +8,30 @@ from mmmask.modalities import Modality
 PATCH = 16 * 16 * 3
 WORDS, SENTINELS = 30_000, (5, 204)  # of the published text tokenizer: [PAD] [UNK] [SOS] [EOS] [S_0], then those used
 
+METADATA = {  # entries of its records, in the order of their numbers: from, to, steps
+    "original_width": (0, 32 * 999, 1000),  # as the published code has it: by 32 pixels, at most 999
+    "original_height": (0, 32 * 999, 1000),
+    "caption_n_chars": (0, 999, 1000),
+    "caption_n_words": (0, 999, 1000),
+    "caption_n_sentences": (0, 999, 1000),
+    "n_humans": (0, 999, 1000),
+    "n_sam_instances": (0, 999, 1000),
+    "n_coco_instances": (0, 999, 1000),
+    "coco_instance_diversity": (0, 999, 1000),
+    "colorfulness": (0, 150, 50),
+    "brightness": (0, 255, 50),
+    "contrast": (0, 127, 50),
+    "saturation": (0, 255, 50),
+    "entropy": (0, 10, 50),
+    "walkability": (0, 1, 50),
+    "objectness": (0, 1, 50),
+    "semantic_diversity": (0, 999, 1000),
+    "geometric_complexity": (0, 0.75, 50),
+    "occlusion_score": (0, 0.25, 50),
+    "watermark_score": (0, 0.5, 2),  # below 0.5, or not
+    "aesthetic_score": (3.5, 5.5, 3),  # below 4.5, below 5.5, or not
+}
+
 
 def _text(name: str, length: int) -> Modality:
     return Modality(name, length, WORDS, kind="sequence", sentinels=SENTINELS)

@@ -9,6 +9,8 @@ from mmmask.tokenizers.contents import ClassMap, Content, Features, Intensity, N
 from mmmask.tokenizers.diffusion_decoder import DiffusionTokenizer
 from mmmask.tokenizers.image_tokenizer import ImageTokenizer, Reconstruction
 from mmmask.tokenizers.learning_words import learn_words
+from mmmask.tokenizers.metadata import Metadata
+from mmmask.tokenizers.palette import Palette
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.pictures import Patches, Pictures
 from mmmask.tokenizers.quantizers import (
@@ -44,7 +46,9 @@ __all__ = [
     "FiniteScalarQuantizer",
     "ImageTokenizer",
     "Intensity",
+    "Metadata",
     "Normals",
+    "Palette",
     "Patches",
     "Perceptual",
     "Pictures",

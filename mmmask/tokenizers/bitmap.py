@@ -85,14 +85,18 @@ class Bitmap(Codec):
         return ids[..., None] >> torch.arange(self.cell**2, device=ids.device) & 1
 
 
-def grey(pictures: Tensor) -> Tensor:
-    """Luminance `(B, 1, H, W)` of grey, RGB or RGBA pictures, the last on white."""
+def on_white(pictures: Tensor) -> Tensor:
+    """Grey or RGB of grey, RGB or RGBA pictures `(B, C, H, W)`."""
     channels = pictures.shape[1]
     if channels not in (1, 3, 4):
-        raise UserError(f"Bitmap: pictures have {channels} channels, expected 1, 3 or 4.")
-    if channels == 4:
-        pictures = pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
-    if channels == 1:
+        raise UserError(f"pictures have {channels} channels, expected 1, 3 or 4.")
+    return pictures if channels < 4 else pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
+
+
+def grey(pictures: Tensor) -> Tensor:
+    """Luminance `(B, 1, H, W)` of grey, RGB or RGBA pictures, the last on white."""
+    pictures = on_white(pictures)
+    if pictures.shape[1] == 1:
         return pictures
     return (pictures * pictures.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
 

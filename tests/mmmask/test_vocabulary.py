@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from mmmask import cli
-from mmmask.tokenizers import Words
+from mmmask.tokenizers import Boxes, Words
 
 CAPTIONS = ["a red circle", "a small blue square", "a RED ring in front of a blue cross", ""]
 
@@ -38,6 +39,17 @@ def test_texts_may_be_a_part_of_records(shards, tmp_path, capsys):
     assert Words(out, 22).encode(["once more"]).length.tolist() == [2]
 
 
+def test_coordinates_and_classes_are_words(shards, tmp_path, capsys):
+    out, names = tmp_path / "words.json", tmp_path / "names.txt"
+    names.write_text("traffic light\n\ndog\n")
+    options = ["--size", "300", "--sentinels", "12", "--coordinates", "32", "--classes", str(names)]
+    assert not cli.main(["vocabulary", shards, str(out), *options])
+    assert "12 of them sentinels, 128 of them coordinates, 2 of them classes, from 9" in capsys.readouterr().out
+    assert Words(out, 22).encode(["v0=3 v1=4 v2=5 v3=31 traffic light"]).length.tolist() == [5]
+    boxes = Boxes(["dog", "traffic light"], size=100, bins=32, vocabulary=out)
+    assert boxes.encode(torch.tensor([[[1, 0, 0, 100, 100]]])).length.tolist() == [5]
+
+
 def test_rare_letters_are_told_as_unknown(make_shards, tmp_path, capsys):
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     fields = lambda number: {"txt": f"{'a b ' * 9}{letters[2 + number]}".encode()}  # noqa: E731
@@ -53,6 +65,7 @@ def test_rare_letters_are_told_as_unknown(make_shards, tmp_path, capsys):
         (["--field", "text"], "Did you mean 'txt'"),
         (["--field", "json", "--part", "titel"], "sample '000000': the JSON record has no 'titel'"),
         (["--size", "50"], "a size above 68"),
+        (["--classes", "none.txt"], "cannot read the classes none.txt"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(shards, tmp_path, capsys, options, message):

@@ -1,12 +1,14 @@
 """Boxes as words, and what is left of broken ones."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from datamodules.shapes_world import SHAPES, ShapesWorld
 from mmmask.errors import UserError
-from mmmask.tokenizers import Boxes
+from mmmask.tokenizers import Boxes, learn_words
 
 NAMES = ["wall", *SHAPES]
 CODEC = Boxes(NAMES, size=32, most=3)
@@ -79,6 +81,25 @@ def test_broken_boxes_are_left_out():
     assert decoded(*a_box(1, 4, 3, 2, 5), *whole) == kept
     anything = torch.randint(CODEC.vocab_size, (50, 15), generator=torch.Generator().manual_seed(0))
     assert CODEC.decode(anything, torch.full((50,), 15)).shape == (50, 3, 5)
+
+
+def test_boxes_may_be_written_in_the_words_of_texts():
+    content = json.loads(learn_words(["a red dog"], 300, sentinels=20, coordinates=33, classes=NAMES).to_str())
+    codec = Boxes(NAMES, size=32, most=3, vocabulary=content)
+    boxes = torch.tensor([[[2, 0, 5, 9, 32], [1, 3, 4, 5, 6], NOTHING]])
+    data = codec.encode(boxes)
+    assert codec.words.decode(data.ids[0, :10]) == "v0=0 v1=5 v2=9 v3=32 square v0=3 v1=4 v2=5 v3=6 circle"
+    assert data.chunks[0, :10].tolist() == [0] * 5 + [1] * 5
+    assert torch.equal(back(codec, data), boxes)
+    assert codec.modality("det").sentinels == (4, 24)
+    assert codec.portable({"init_args": {"vocabulary": "words.json"}})["init_args"]["vocabulary"] == content
+    codes = codec.codes()
+    assert torch.equal(codes[data.ids[0, 0]], CODEC.codes()[V0])
+    assert codes[[0, 4, codec.words.number("square")]].isnan().all()
+    with pytest.raises(UserError, match="no word 'cat'.*--classes"):
+        Boxes(["cat"], size=32, vocabulary=content)
+    with pytest.raises(UserError, match="no word 'v0=33'.*--coordinates"):
+        Boxes(NAMES, size=40, vocabulary=content)
 
 
 def test_what_is_no_box_is_told():

@@ -16,6 +16,8 @@ from mmmask.tokenizers import (
     Choice,
     Codec,
     CosineQuantizer,
+    Metadata,
+    Palette,
     Patches,
     Pictures,
     Strokes,
@@ -28,6 +30,7 @@ from mmmask.tokenizers import (
 
 ABSENT = 2  # of the four samples of each codec
 CAPTIONS = ["a large red circle, bottom left", "a small green ring", "", "a ring in front of a large red cross, top"]
+WRITTEN = json.loads(learn_words(CAPTIONS, 400, sentinels=20, coordinates=64, classes=["a", "b"]).to_str())
 
 
 def words():
@@ -38,12 +41,29 @@ def choice():
     return Choice(["one", "two", "three"]), ["two", "three", "", "one"]
 
 
-def boxes():
+def rows_of_boxes(classes):
     rows = torch.randint(0, 16, (4, 5, 5), generator=torch.Generator().manual_seed(0))
-    rows[..., 0] %= 3
+    rows[..., 0] %= classes
     rows[..., 3:] += 16  # a box ends after it begins
     rows[ABSENT] = -1
-    return Boxes(["a", "b", "c"], 32, most=5), rows
+    return rows
+
+
+def boxes():
+    return Boxes(["a", "b", "c"], 32, most=5), rows_of_boxes(3)
+
+
+def boxes_in_words():
+    return Boxes(["a", "b"], 32, most=5, vocabulary=WRITTEN), rows_of_boxes(2)
+
+
+def metadata():
+    entries = {name: [0, 63, 64] for name in "abcdef"}
+    return Metadata(WRITTEN, entries), [dict.fromkeys("abcdef", 7), {"b": 3, "f": 60}, None, {"a": 1}]
+
+
+def palette():
+    return Palette(WRITTEN, 5, levels=64), with_nan(3, 8, 8)
 
 
 def strokes():
@@ -72,7 +92,7 @@ def vectors():
     return Vectors(VectorTokenizer(CosineQuantizer(16, 4), 6, tokens=3, width=16)), with_nan(6)
 
 
-ASKED = [words, choice, boxes, strokes, bitmap, pictures, vectors]
+ASKED = [words, choice, boxes, boxes_in_words, metadata, palette, strokes, bitmap, pictures, vectors]
 ALL = [*ASKED, patches]
 
 
