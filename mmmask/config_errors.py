@@ -20,7 +20,11 @@ class Parser(ArgumentParser):
     """An argument parser whose errors are `UserError`s, and whose switches need no value."""
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
-        """Make `--json` mean `--json true`, and `--no_json` false."""
+        """Make `--json` mean `--json true`, and `--no_json` false; and `--continue` an option of the parameter
+        `continue_`, whose own name is a word of Python."""
+        if names[-1].startswith("--") and names[-1].endswith("_"):
+            options |= {"dest": names[-1].lstrip("-"), "metavar": names[-1].strip("-_").upper()}
+            names = (names[-1].rstrip("_"),)
         if options.get("type") is bool and "action" not in options:
             del options["type"]
             options["action"] = ActionYesNo
@@ -35,7 +39,7 @@ def known_keys(parser: Any) -> list[str]:
     """All keys of a parser and of its subcommands, dotted."""
     keys = []
     for action in parser._actions:
-        keys.append(action.dest)
+        keys.append(action.dest.rstrip("_"))
         if isinstance(getattr(action, "choices", None), dict):
             for sub in action.choices.values():
                 keys += known_keys(sub)

@@ -10,12 +10,6 @@ from mmmask.cli.calling import call
 from mmmask.errors import UserError
 
 
-def discover(arguments: list[str]) -> int:
-    """`--continue` cannot be the name of a parameter."""
-    arguments = [re.sub("^--continue(?=$|=)", "--continue_", word) for word in arguments]
-    return call(find_categories, arguments, "discover", by_place=False)
-
-
 def find_categories(
     data: str,
     labels: Path,
@@ -47,7 +41,7 @@ def find_categories(
         pictures: fields that hold pictures, separated by commas, or none (default: all there are).
         accuracy: how often assignments by `mmmask assign` should be right, where it does not abstain.
         seed: decides every draw.
-        continue_: (--continue) run folder of an earlier discovery, whose categories keep their ids and names.
+        continue_: run folder of an earlier discovery, whose categories keep their ids and names.
         corrections: file (.yaml) with renames, merges and splits of the run that is continued; nothing else changes.
     """
     from mmmask.cli import discovery_runs

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from mmmask.cli.calling import called
-from mmmask.cli.discovering import assign, discover
+from mmmask.cli.discovering import assign
 from mmmask.cli.models import generate, predict_modality, search
 from mmmask.cli.start import configs
 from mmmask.cli.training import check, rank, resume, runs, training
@@ -51,7 +51,10 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         called("protocol", "mmmask.cli.protocol:protocol"),
         "say which samples of shards are labelled, for category discovery",
     ),
-    "discover": (discover, "find the categories, known and new, of samples of which few are labelled"),
+    "discover": (
+        called("discover", "mmmask.cli.discovering:find_categories", by_place=False),
+        "find the categories, known and new, of samples of which few are labelled",
+    ),
     "assign": (assign, "give new samples the categories that were found"),
     "report": (called("report", "mmmask.cli.discovering:report"), "write a page that shows the categories found"),
     "shards": (called("shards", "datamodules.commands:COMMANDS"), "pack, index, verify and show WebDataset shards"),

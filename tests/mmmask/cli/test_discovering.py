@@ -219,6 +219,26 @@ def test_all_samples_labelled_leaves_nothing_to_discover(small, tmp_path, refuse
     assert "all samples are labelled: nothing is left to discover" in refused("discover", *data)
 
 
+def test_a_key_that_two_shards_have_is_one_sentence(tmp_path, refused):
+    for name in ("first", "second"):
+        truth = write_small_shards(tmp_path / name, 12, start=6 if name == "second" else 0)
+    write_labels(tmp_path / "labels.csv", truth)
+    words = ["--data", tmp_path / "*" / "train-*.tar", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out"]
+    assert "two samples have the key 'k0006': pack the data again, each key once" in refused("discover", *words)
+
+
+def test_an_earlier_run_is_taken_up_by_an_option_without_an_underscore(small, tmp_path, refused, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["discover", "--help"])
+    assert re.search(r"--continue CONTINUE\s+run folder", capsys.readouterr().out)
+    folder, _ = small
+    words = ["--data", folder / "shards", "--labels", folder / "labels.csv", "--out", tmp_path / "out"]
+    assert f"{tmp_path} is no folder that mmmask discover wrote" in refused(
+        "discover", *words, f"--continue={tmp_path}"
+    )
+    assert "no option 'continues'. Did you mean 'continue'?" in refused("discover", *words, "--continues", tmp_path)
+
+
 def test_a_folder_with_another_run_is_not_written_into(small, refused):
     folder, _ = small
     data = ["--data", folder / "shards", "--labels", folder / "labels.csv"]
