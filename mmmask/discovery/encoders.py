@@ -210,8 +210,17 @@ class Towers(Encoder):
 
 
 def _raw(entry: str, batch: Batch) -> tuple[Any, Tensor | None]:
-    """What a batch holds, and which of its samples have it."""
+    """What a batch holds, and which of its samples have it; of these, numbers must be numbers."""
     if entry not in batch:
         raise UserError(f"the batch has no '{entry}' to look at.{nearest(entry, batch)}")
-    has = batch.get("present", {}).get(entry)
-    return batch[entry], None if has is None else has.cpu()
+    raw, has = batch[entry], batch.get("present", {}).get(entry)
+    has = None if has is None else has.cpu()
+    if isinstance(raw, Tensor) and raw.is_floating_point():
+        wrong = ~raw.flatten(1).isfinite().all(1).cpu()
+        if (wrong := wrong if has is None else wrong & has).any():
+            key = batch["key"][int(wrong.int().argmax())]
+            raise UserError(
+                f"sample '{key}': '{entry}' has numbers that are NaN or infinite: compute them again, or leave out the "
+                "sample, or this field of it (missing: mask)."
+            )
+    return raw, has

@@ -48,7 +48,7 @@ class Tower(nn.Module, ABC):
 
 
 class Vectors(Tower):
-    """Features that were computed before: a batch holds `(B, width)` numbers. NaN, or zeros alone: absent.
+    """Features that were computed before: a batch holds `(B, width)` numbers. Zeros alone: absent; NaN is an error.
 
     `dropout` leaves out some of them in training, so that two views of a sample differ.
     """

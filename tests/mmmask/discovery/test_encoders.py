@@ -57,7 +57,7 @@ def test_towers_see_each_look_as_one_vector_and_nothing_of_what_is_absent(folder
     assert encoder.entries() == ["photo", "title", "vectors"]
     vectors = torch.tensor([[1.0, 2, 3, 4, 5], [0.0] * 5, [1, float("nan"), 3, 4, 5]])
     batch = {"photo": pictures(), "title": TEXTS, "vectors": vectors}
-    batch["present"] = {"photo": torch.tensor([True, True, False])}
+    batch["present"] = {"photo": torch.tensor([True, True, False]), "vectors": torch.tensor([True, True, False])}
     seen = encoder(encoder.read([batch, batch]))
     assert {name: some.vectors.shape for name, some in seen.items()} == {
         "photo": (6, 16),
@@ -68,8 +68,19 @@ def test_towers_see_each_look_as_one_vector_and_nothing_of_what_is_absent(folder
     assert seen["title"].there.tolist() == [True, False, True] * 2
     assert seen["clip"].there.tolist() == [True, False, False] * 2
     assert not any(some.vectors[~some.there].any() for some in seen.values())
-    alone = encoder(encoder.read([{name: value[2:] for name, value in batch.items() if name != "present"}]))
+    alone = encoder(encoder.read([{"photo": pictures()[2:], "title": TEXTS[2:], "vectors": torch.ones(1, 5)}]))
     torch.testing.assert_close(alone["title"].vectors[0], seen["title"].vectors[2], atol=1e-5, rtol=1e-4)  # no padding
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_vectors_that_are_no_numbers_are_told_by_their_key(wrong):
+    encoder = Towers({"clip": Vectors(2)})
+    batch = {"key": ["one", "other"], "clip": torch.tensor([[1.0, 2], [1, wrong]])}
+    for present in ({}, {"present": {"clip": torch.tensor([True, True])}}):
+        with pytest.raises(UserError, match="sample 'other': 'clip' has numbers that are NaN or infinite"):
+            encoder.read([batch | present])
+    lacks = batch | {"present": {"clip": torch.tensor([True, False])}}
+    assert encoder(encoder.read([lacks]))["clip"].there.tolist() == [True, False]
 
 
 def test_pictures_come_in_the_size_and_colours_of_the_network(folders):
