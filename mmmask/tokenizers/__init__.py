@@ -13,6 +13,7 @@ from mmmask.tokenizers.metadata import Metadata
 from mmmask.tokenizers.palette import Palette
 from mmmask.tokenizers.perceptual import Perceptual
 from mmmask.tokenizers.pictures import Patches, Pictures
+from mmmask.tokenizers.published_tokens import PublishedTokens
 from mmmask.tokenizers.quantizers import (
     CosineQuantizer,
     EuclideanQuantizer,
@@ -52,6 +53,7 @@ __all__ = [
     "Patches",
     "Perceptual",
     "Pictures",
+    "PublishedTokens",
     "Quantized",
     "Quantizer",
     "Reconstruction",

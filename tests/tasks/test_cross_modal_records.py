@@ -108,12 +108,18 @@ def config(make_shards, tmp_path):
         Image.fromarray(one["picture"].permute(1, 2, 0).numpy()).save(png, "PNG")
         np.save(npy, one["det"].numpy())
         texts = {"json": json.dumps(one["metadata"]), "txt": one["group"]}
-        return {"png": png.getvalue(), "npy": npy.getvalue(), **{name: text.encode() for name, text in texts.items()}}
+        np.save(ids := io.BytesIO(), np.full(16, number))
+        arrays = {"png": png.getvalue(), "npy": npy.getvalue(), "ids.npy": ids.getvalue()}
+        return {**arrays, **{name: text.encode() for name, text in texts.items()}}
 
     words = {"vocabulary": str(tmp_path / "words.json")}
     modalities = {
         name: {"class_path": kind, "init_args": {**own, **({} if kind == "Choice" else words)}}
         for name, (kind, own) in SETTINGS.items()
+    }
+    modalities["dinov2@4m"] = {
+        "class_path": "PublishedTokens",
+        "init_args": {"of": "tok_dinov2_global", "source": "ids"},
     }
     sizes = {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2}
     model = {
@@ -128,6 +134,7 @@ def config(make_shards, tmp_path):
         "picture": {"class_path": "Image", "init_args": {"field": "png", "size": 16, "crop": "none"}},
         "det": {"class_path": "Array"},
         "metadata": {"class_path": "Json"},
+        "ids": {"class_path": "Array", "init_args": {"field": "ids.npy"}},
     }
     shards = make_shards([6], fields=fields)
     data = {"train": shards, "val": shards, "batch_size": 3, "modalities": readers}
@@ -147,6 +154,7 @@ def test_they_are_configured_by_name_and_an_export_needs_no_file_of_words(config
     (tmp_path / "words.json").unlink()
     codecs = read(tmp_path / "model").parts["any_to_any"].codecs
     assert codecs["det"].words.content == WORDS
+    assert codecs["dinov2@4m"].like.vocab_size == 8192
     options = [
         "--checkpoint",
         str(tmp_path / "model"),
