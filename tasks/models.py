@@ -15,6 +15,7 @@ from torch import nn
 from mmmask.errors import UserError
 from mmmask.files import written_whole
 from mmmask.pretrained import model_files
+from mmmask.pretrained.fourm_models import with_codecs
 from mmmask.pretrained.model_files import Model
 from mmmask.pretrained.nat import State
 from mmmask.pretrained.published import read_policy, read_published, write_published
@@ -32,6 +33,7 @@ def import_(
     image_size: int | None = None,
     policy: Path | None = None,
     policy_steps: int | None = None,
+    vocabulary: Path | None = None,
 ) -> None:
     """Make a model of ours of a published checkpoint: AutoNAT, ENAT, 4M, or the MaskGIT VQGAN.
 
@@ -44,6 +46,7 @@ def import_(
         image_size: pixels of the pictures that a VQGAN is for (default 256; 512 for ENAT's larger models).
         policy: published policy of AdaNAT to decode with.
         policy_steps: decoding steps that it was trained for, if its file does not tell.
+        vocabulary: text tokenizer of 4M (text_tokenizer_4m_wordpiece_30k.json), so that its model can be asked.
     """
     model = read_published(checkpoint, heads, encoder_depth, image_size)
     if tokenizer is not None:
@@ -55,6 +58,8 @@ def import_(
         other = read_policy(policy, policy_steps)
         policy_fits(other.parts["policy"], model.part("generator", checkpoint), policy)
         model.parts["policy"], model.specs["policy"] = other.parts["policy"], other.specs["policy"]
+    if vocabulary is not None:
+        model = with_codecs(model, vocabulary, checkpoint)
     _write(out, model, f"Imported from `{checkpoint.name}`.")
 
 
@@ -157,5 +162,15 @@ def _card(model: Model, origin: str) -> str:
     for name, spec in model.specs.items():
         part = model.parts[name]
         size = f", {sum(p.numel() for p in part.parameters()):,} parameters" if isinstance(part, nn.Module) else ""
-        lines += [f"## {name}{size}", "", "```yaml", yaml.safe_dump(spec, sort_keys=False).rstrip(), "```", ""]
+        lines += [f"## {name}{size}", "", "```yaml", yaml.safe_dump(_brief(spec), sort_keys=False).rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _brief(spec: Any) -> Any:
+    """A configuration without the words of vocabularies, which are thousands."""
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        name: "its words" if name == "vocabulary" and isinstance(value, dict) else _brief(value)
+        for name, value in spec.items()
+    }

@@ -121,7 +121,13 @@ def _answers(
 
 
 def _model(path: Path, device: torch.device) -> AnyToAny:
-    found = model_of(path).part("any_to_any", path)
+    model = model_of(path)
+    if list(model.parts) == ["backbone"]:
+        raise UserError(
+            f"{path} is a backbone without codecs: import it with --vocabulary, 4M's text tokenizer, or begin a "
+            "training with it (init_from)."
+        )
+    found = model.part("any_to_any", path)
     assert isinstance(found, AnyToAny)
     return found.to(device)
 

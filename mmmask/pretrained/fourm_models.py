@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,9 +15,13 @@ from mmmask.modalities import Modality
 from mmmask.pretrained.fourm import read_fourm, write_fourm
 from mmmask.pretrained.model_files import Model, Spec, build, load_weights
 from mmmask.pretrained.nat import State
+from mmmask.synthesis import AnyToAny
+from mmmask.tokenizers.perceptual import MEAN, STD
+from mmmask.tokenizers.text_vocabulary import TextVocabulary
 from mmmask.transformer import FourM
 
 HEADS = {"tiny": 6, "small": 8, "base": 12, "large": 16, "xlarge": 32}  # of the published sizes, as their names tell
+PATCH = 16  # side, of all published models
 
 
 def is_fourm(weights: Mapping[str, Tensor]) -> bool:
@@ -48,6 +53,36 @@ def fourm_model(weights: State, told: Mapping[str, Any], heads: int | None, sour
     return Model({"backbone": backbone.eval()}, {"backbone": spec})
 
 
+def with_codecs(model: Model, vocabulary: Path, source: object) -> Model:
+    """The same model with codecs, to be asked: texts in the words of 4M's text tokenizer, pixels as patches, and ids
+    that its image tokenizers make, as they are."""
+    backbone = model.part("backbone", source)
+    if not isinstance(backbone, FourM):
+        raise UserError(f"{source} is no 4M, and has no use for the vocabulary {vocabulary}.")
+    words = TextVocabulary(vocabulary)
+    codecs = {modality.name: _codec(modality, words) for modality in backbone.embedding.catalogue.modalities}
+    settings = {"backbone": model.specs["backbone"], "codecs": codecs}
+    spec: Spec = {"class_path": "mmmask.synthesis.AnyToAny", "init_args": settings}
+    return Model({"any_to_any": AnyToAny(backbone, build(codecs)).eval()}, {"any_to_any": spec})
+
+
+def _codec(modality: Modality, words: TextVocabulary) -> Spec:
+    if modality.sentinels is not None:
+        if (words.size, words.sentinels[1]) != (modality.vocab_size, modality.sentinels[1]):
+            raise UserError(
+                f"{words.name} has {words.size} words, of which [S_0] and its like end before word "
+                f"{words.sentinels[1]}; those of {modality.name} are {modality.vocab_size}, and end before "
+                f"{modality.sentinels[1]}: give the text tokenizer that comes with 4M."
+            )
+        own: dict[str, Any] = {"vocabulary": words.content, "length": modality.length, "published": True}
+        return {"class_path": "mmmask.tokenizers.Words", "init_args": own}
+    if modality.channels is not None and modality.kind == "grid":
+        size = PATCH * round(modality.length**0.5)
+        own = {"image_size": size, "patch": PATCH, "mean": list(MEAN), "spread": list(STD)}
+        return {"class_path": "mmmask.tokenizers.Patches", "init_args": own}
+    return {"class_path": "mmmask.tokenizers.PublishedTokens", "init_args": {"of": modality.name}}
+
+
 def fourm_weights(backbone: FourM) -> tuple[State, dict[str, Any]]:
     """Published names and shapes for the weights of a model, and the configuration that the published code reads."""
     modalities = backbone.embedding.catalogue.modalities
@@ -66,7 +101,7 @@ def fourm_weights(backbone: FourM) -> tuple[State, dict[str, Any]]:
         "domains_in": sorted(modality.name for modality in modalities),
         "domains_out": sorted(modality.name for modality in modalities if modality.vocab_size),
         "image_size": 224,
-        "patch_size": 16,
+        "patch_size": PATCH,
         "dim": backbone.encoder.dim,
         "encoder_depth": len(encoder),
         "decoder_depth": len(backbone.decoder.blocks),

@@ -210,7 +210,8 @@ class AnyToAny(nn.Module):
         decoder, modality = self.decoders[name], self.catalogue[name]
         if isinstance(decoder, Autoregressive):
             codec = self.codec(name)
-            assert isinstance(codec, SequenceCodec)
+            if not isinstance(codec, SequenceCodec):
+                raise UserError(f"{name} can be given, not asked: its tokens are no words.")
             words = codec.empty(len(conditions))
             if own is not None and own.ids is not None:
                 words = Data(own.ids.cpu().numpy(), own.is_valid().sum(1).cpu().numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +19,6 @@ from mmmask.tokenizers.image_tokenizer import ImageTokenizer
 from mmmask.tokenizers.trained_codec import TrainedCodec, length_of, present, without
 from mmmask.tokenizers.typed_files import picture_in
 from mmmask.tokens import Data
-
-MEAN, SPREAD = 0.5, 0.25  # of pixels in 0..1, near enough for any set
 
 
 class Pictures(TrainedCodec):
@@ -54,13 +53,22 @@ class Pictures(TrainedCodec):
 
 
 class Patches(Codec):
-    """A grid of patches of pixels, `patch` on each side, standardised: nothing is lost, and nothing can be asked.
+    """A grid of patches of pixels, `patch` on each side, standardised by `mean` and `spread` (one number, or one for
+    each channel): nothing is lost, and nothing can be asked.
 
     The numbers of a patch are in the order of 4M: rows, columns, channels. `decode` takes values `(B, L, C)` in the
     place of ids. A picture with a NaN is absent, and decodes to NaN.
     """
 
-    def __init__(self, image_size: int, channels: int = 3, patch: int = 16, source: str | None = None) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int = 3,
+        patch: int = 16,
+        source: str | None = None,
+        mean: float | Sequence[float] = 0.5,
+        spread: float | Sequence[float] = 0.25,  # with the mean, near enough for any set
+    ) -> None:
         super().__init__(source)
         if min(image_size, channels, patch) < 1 or image_size % patch:
             raise UserError(
@@ -68,6 +76,9 @@ class Patches(Codec):
                 f"({channels}), 1 or more."
             )
         self.image_size, self.channels, self.patch, self.side = image_size, channels, patch, image_size // patch
+        self.mean, self.spread = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, spread))
+        if not {len(self.mean), len(self.spread)} <= {1, channels} or self.spread.min() <= 0:
+            raise UserError(f"Patches: give mean and spread of each of {channels} channels, or one for all.")
 
     def modality(self, name: str) -> Modality:
         return Modality(name, self.side**2, channels=self.patch**2 * self.channels, patch=self.patch)
@@ -83,7 +94,7 @@ class Patches(Codec):
                 "set channels and image_size to fit it."
             )
         there, side, patch = present(raw), self.side, self.patch
-        x = ((_pixels(raw) - MEAN) / SPREAD).nan_to_num(0.0)
+        x = ((_pixels(raw) - self.mean.to(raw.device)) / self.spread.to(raw.device)).nan_to_num(0.0)
         x = x.view(-1, self.channels, side, patch, side, patch).permute(0, 2, 4, 3, 5, 1)
         values = x.reshape(len(raw), side**2, -1)  # (B, L, patch * patch * channels)
         ids = np.tile(np.arange(side**2), (len(raw), 1))
@@ -92,7 +103,8 @@ class Patches(Codec):
     def decode(self, ids: Tensor, length: Tensor) -> Tensor:
         side, patch = self.side, self.patch
         x = ids.view(-1, side, side, patch, patch, self.channels).permute(0, 5, 1, 3, 2, 4)
-        found = x.reshape(-1, self.channels, self.image_size, self.image_size) * SPREAD + MEAN
+        found = x.reshape(-1, self.channels, self.image_size, self.image_size)
+        found = found * self.spread.to(found.device) + self.mean.to(found.device)
         return without(found.clamp(0, 1), length > 0)
 
 

@@ -26,20 +26,25 @@ class Words(SequenceCodec):
             is word 0, the sentinels are `[S_0]`, `[S_1]` and so on.
         length: words of a text.
         source: entry of the batch that holds the texts.
+        published: as 4M's checkpoints know texts: each ends with `[EOS]`, and sentinels begin with `[S_1]`.
     """
 
     words: TextVocabulary
 
-    def __init__(self, vocabulary: Path | dict[str, Any], length: int, source: str | None = None) -> None:
+    def __init__(
+        self, vocabulary: Path | dict[str, Any], length: int, source: str | None = None, published: bool = False
+    ) -> None:
         super().__init__(source)
         if length < 1:
             raise UserError(f"Words: length is {length}; give 1 or more.")
         self.length, self.words = length, TextVocabulary(vocabulary)
-        self.vocab_size, self.sentinels = self.words.size, self.words.sentinels
+        first, last = self.words.sentinels
+        self.vocab_size, self.sentinels = self.words.size, (first + published, last)
+        self._end = [self.words.number("[EOS]")] if published else []
 
     def encode(self, raw: Sequence[str | None]) -> Data:
         """Words of all texts."""
-        return self._data([self._ids(text.strip()) if text else [] for text in raw])
+        return self._data([self._ids(text.strip()) + self._end if text and text.strip() else [] for text in raw])
 
     def _ids(self, text: str) -> list[int]:
         first, last = self.sentinels

@@ -99,6 +99,16 @@ def test_a_patch_holds_rows_of_columns_of_channels_standardised():
     torch.testing.assert_close(second.view(4, 4, 3), (raw[0, :, :4, 4:].permute(1, 2, 0) - 0.5) / 0.25)
 
 
+def test_patches_may_be_standardised_by_channel():
+    codec = Patches(4, 3, 4, mean=[0.0, 0.5, 1.0], spread=[1.0, 0.5, 0.25])
+    pictures = torch.tensor([0.5, 0.25, 0.5]).view(1, 3, 1, 1).expand(-1, -1, 4, 4)
+    data = codec.encode(pictures)
+    assert data.values[0, 0, :3].tolist() == [0.5, -0.5, -2.0]
+    assert torch.equal(codec.decode(data.values, torch.tensor([1])), pictures)
+    with pytest.raises(UserError, match="each of 3 channels"):
+        Patches(4, 3, 4, mean=[0.0, 0.5])
+
+
 def test_patches_of_an_absent_picture_are_absent_and_no_nan():
     raw = torch.rand(2, 3, 8, 8)
     raw[0] = torch.nan

@@ -121,6 +121,17 @@ def test_a_copy_encodes_as_the_first_did(words):
     assert (copy.deepcopy(words).encode(texts).ids == words.encode(texts).ids).all()
 
 
+def test_published_texts_end_and_their_gaps_begin_with_the_second_sentinel(vocabulary):
+    words, end = Words(vocabulary, 8, published=True), 3
+    data = words.encode(["a ___ ring", "a large red circle in front of it", "", " "])
+    a, ring = (words.words.encode(text) for text in ("a", "ring"))
+    assert data.ids[0, :5].tolist() == [*a, 5, *ring, end, 0]
+    assert data.length.tolist() == [4, 8, 0, 0]
+    assert end not in data.ids[1]  # cut, as 4M cuts it
+    assert words.modality("caption").sentinels == (5, 24)
+    assert back(words, words.fill(data, torch.tensor([[5, *a, 6]] * 4), torch.tensor([3] * 4)))[0] == "a a ring"
+
+
 def test_a_file_of_words_and_its_content_are_the_same(vocabulary, tmp_path):
     path = tmp_path / "words.json"
     path.write_text(json.dumps(vocabulary))
