@@ -1,4 +1,4 @@
-"""The modalities of the published 4M models, under their names there."""
+"""The modalities and sizes of the published 4M models, under their names there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from mmmask.modalities import Modality
 
 PATCH = 16 * 16 * 3
 WORDS, SENTINELS = 30_000, (5, 204)  # of the published text tokenizer: [PAD] [UNK] [SOS] [EOS] [S_0], then those used
+SIZES = {  # settings of FourM, by the names of the published sizes
+    "tiny": {"dim": 384, "encoder_depth": 6, "decoder_depth": 6, "heads": 6},
+    "small": {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "heads": 8},
+    "base": {"dim": 768, "encoder_depth": 12, "decoder_depth": 12, "heads": 12},
+    "large": {"dim": 1024, "encoder_depth": 24, "decoder_depth": 24, "heads": 16},
+    "xlarge": {"dim": 2048, "encoder_depth": 24, "decoder_depth": 24, "heads": 32},
+}
 
 METADATA = {  # entries of its records, in the order of their numbers: from, to, steps
     "original_width": (0, 32 * 999, 1000),  # as the published code has it: by 32 pixels, at most 999

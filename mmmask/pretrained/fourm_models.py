@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmmask.catalogue import KNOWN
+from mmmask.catalogue import KNOWN, SIZES
 from mmmask.errors import UserError, nearest
 from mmmask.modalities import Modality
 from mmmask.pretrained.fourm import read_fourm, write_fourm
@@ -20,7 +20,6 @@ from mmmask.tokenizers.perceptual import MEAN, STD
 from mmmask.tokenizers.text_vocabulary import TextVocabulary
 from mmmask.transformer import FourM
 
-HEADS = {"tiny": 6, "small": 8, "base": 12, "large": 16, "xlarge": 32}  # of the published sizes, as their names tell
 PATCH = 16  # side, of all published models
 
 
@@ -151,7 +150,7 @@ def _heads(weights: State, told: Mapping[str, Any], heads: int | None, source: o
     if "encoder.0.attn.q_norm.weight" in weights:
         found = dim // len(weights["encoder.0.attn.q_norm.weight"])
     elif found is None and len(name) > 1 and name[0] == "fm":
-        found = HEADS.get(name[1])
+        found = SIZES.get(name[1], {}).get("heads")
     if found is None and heads is None:
         examples = "4M base 12, large 16, xlarge 32"
         raise UserError(f"{source} is of 4M, and does not tell its heads: give --heads ({examples}).")
