@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -19,30 +20,35 @@ PARTS = ("any_to_any", "backbone", "generator", "classifier", "recognition", "di
 
 @dataclass
 class Report:
-    """What came over: weights that were `loaded`; those that stay as they were made (`fresh`), with the reason; those
-    of the source that were not used (`unused`); and modalities that took over from one of another name (`renamed`)."""
+    """What came over: weights that were `loaded`; those that stay as they were made (`fresh`) and those of the source
+    that were not used (`unused`), with the reason; and modalities that took over from one of another name (`renamed`).
+    """
 
     loaded: list[str] = field(default_factory=list)
     fresh: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """How much, and why the rest not."""
-        reasons: dict[str, int] = {}
-        for name, reason in self.fresh.items():
-            part = ".".join(name.split(".")[: 2 if name.startswith("embedding.") else 1])
-            reasons[f"{part}: {reason}"] = reasons.get(f"{part}: {reason}", 0) + 1
         lines = [f"loaded {len(self.loaded)} weights, {len(self.fresh)} are fresh, {len(self.unused)} were not used"]
         lines += [f"  {ours} begins as {theirs}, the only one of its kind" for ours, theirs in self.renamed.items()]
-        return "\n".join([*lines, *(f"  {count} fresh of {reason}" for reason, count in reasons.items())])
+        for word, weights in (("fresh", self.fresh), ("unused", self.unused)):
+            lines += [f"  {count} {word} of {reason}" for reason, count in _by_part(weights).items()]
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         lines = [self.summary()]
         lines += [f"loaded   {name}" for name in self.loaded]
         lines += [f"fresh    {name}: {reason}" for name, reason in self.fresh.items()]
-        lines += [f"unused   {name}" for name in self.unused]
+        lines += [f"unused   {name}: {reason}" for name, reason in self.unused.items()]
         return "\n".join(lines)
+
+
+def _by_part(weights: Mapping[str, str]) -> Counter[str]:
+    """How many weights of each side, or modality, have the same reason."""
+    depths = {name: 2 if name.startswith("embedding.") else 1 for name in weights}
+    return Counter(f"{'.'.join(name.split('.')[: depths[name]])}: {reason}" for name, reason in weights.items())
 
 
 def backbone_of(model: Model, source: object) -> MaskedTransformer:
@@ -72,7 +78,8 @@ def transfer(target: MaskedTransformer, source: MaskedTransformer) -> Report:
             report.loaded.append(name)
         else:
             report.fresh[name] = reason
-    report.unused = sorted(theirs.keys() - set(report.loaded))
+    for name in sorted(theirs.keys() - set(report.loaded)):
+        report.unused[name] = report.fresh.get(name) or differences.get(name.partition(".")[0]) or "this one has none"
     if not any(name.startswith(("encoder.", "decoder.", "embedding.")) for name in report.loaded):
         reasons = " ".join(f"Their {side}s: {reason}." for side, reason in differences.items() if reason)
         raise UserError(f"nothing of the model to begin with fits this backbone. {reasons} Set its sizes to the same.")

@@ -71,7 +71,7 @@ def test_a_classifier_begins_with_an_encoder_by_one_key(trained, tmp_path, make_
     assert fit(tmp_path, make_shards, classifier(), "--model.init_from", str(trained)) == 0
     told = (tmp_path / "runs/run-1/init_from.txt").read_text()
     assert "loaded   encoder.blocks.1.attention.qkv.weight" in told
-    assert "unused   embedding.depth.words" in told
+    assert "unused   embedding.depth.words: this one has none" in told
     assert "weights, 0 are fresh" in capsys.readouterr().out
     theirs = load_file(trained / "model.safetensors")
     ours = model_of(tmp_path / "runs/run-1").parts["classifier"].backbone.state_dict()

@@ -58,14 +58,17 @@ def test_new_modalities_and_blocks_keep_their_fresh_weights():
     assert torch.equal(target.encoder.blocks[2].mlp.up.weight, before["encoder.blocks.2.mlp.up.weight"])
     assert report.fresh["embedding.sound.words"] == "the other has none"
     assert report.fresh["encoder.blocks.2.mlp.up.weight"] == "the other has none"
-    assert "embedding.text.words" in report.unused
+    assert report.unused["embedding.text.words"] == "this one has none"
     assert "fresh    embedding.sound.words: the other has none" in str(report)
-    assert "fresh of embedding.sound: the other has none" in report.summary()
+    assert "unused   embedding.text.words: this one has none" in str(report)
+    assert "3 fresh of embedding.sound: the other has none" in report.summary()
+    assert "3 unused of embedding.text: this one has none" in report.summary()
 
 
 def test_words_of_another_tokenizer_stay_fresh():
     report = transfer(backbone(Modality("depth", 16, 41), seed=1), trained())
     assert report.fresh["embedding.depth.words"] == "(40, 16) there, (41, 16) here"
+    assert report.unused["embedding.depth.words"] == "(40, 16) there, (41, 16) here"
     assert "embedding.depth.kind" in report.loaded
 
 
@@ -81,7 +84,8 @@ def test_blocks_that_are_made_otherwise_stay_fresh(changes, reason):
     target = backbone(DEPTH, seed=1, **changes)
     before = target.encoder.blocks[0].attention.qkv.weight.clone()
     report = transfer(target, trained())
-    assert report.fresh["encoder.blocks.0.attention.qkv.weight"] == reason
+    name = "encoder.blocks.0.attention.qkv.weight"
+    assert report.fresh[name] == report.unused[name] == reason
     assert torch.equal(target.encoder.blocks[0].attention.qkv.weight, before)
     assert torch.equal(target.embedding.table("depth"), trained().embedding.table("depth"))
 
@@ -116,7 +120,8 @@ def test_a_classifier_takes_the_encoder():
     classifier = EncoderClassifier(backbone(RGB, seed=1, decoder_depth=0), 3)
     report = transfer(classifier.backbone, source)
     assert not report.fresh
-    assert all(name.startswith(("decoder.", "embedding.")) for name in report.unused)
+    assert {name.split(".")[0] for name in report.unused} == {"decoder", "embedding"}
+    assert set(report.unused.values()) == {"this one has none"}
     image = torch.rand(2, 3, 8, 8)
     patch = 2 * image[:, :, 2:4, 4:6] - 1  # of row 1, column 2
     features = classifier.backbone.embedding.project["rgb@224"](patch.permute(0, 2, 3, 1).flatten(1))
