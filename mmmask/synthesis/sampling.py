@@ -119,11 +119,14 @@ class Sampler:
     def draw(
         self, logits: Tensor, temperature: float | Tensor, step: int, places: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Words `(B, n)` for these places, and their log-probabilities, at temperature 1 if not `tempered`."""
+        """Words `(B, n)` for these places, and their log-probabilities, at temperature 1 if not `tempered`.
+
+        As in 4M, which words are likely is decided before the temperature: a hot draw is still one among the likely.
+        """
         if not isinstance(temperature, Tensor) and temperature == 0:
             words = logits.argmax(-1)
         else:
-            logits, plain = self._likely(logits / temperature), logits
+            logits, plain = self._likely(logits) / temperature, logits
             words = noise.choose(logits, step, places)
             logits = logits if self.tempered else plain
         return words, logits.log_softmax(-1).gather(-1, words[..., None])[..., 0]

@@ -16,6 +16,7 @@ from mmmask.synthesis import (
     ENATSchedule,
     FourMSchedule,
     ImageGenerator,
+    Noise,
     Policy,
     ReCAP,
     Sampler,
@@ -119,6 +120,8 @@ def test_words_can_be_limited_to_the_likeliest():
     chances = logits.softmax(-1).flatten()  # 0.64, 0.23, 0.09, 0.03, 0.01
     assert Sampler(top_p=0.7)._likely(logits).isfinite().sum() == 2
     assert Sampler(top_p=float(chances[0]) - 1e-3)._likely(logits).isfinite().sum() == 1
+    hot = Sampler(top_p=0.7).draw(logits.expand(-1, 99, -1), 50.0, 0, torch.arange(99)[None], Noise([0]))[0]
+    assert hot.unique().tolist() == [0, 1]
     greedy = Sampler(CosineSchedule(4, temperature=0.0, remask=0.0)).sample(model, CLASSES, range(4))
     assert torch.equal(Sampler(CosineSchedule(4, remask=0.0), top_k=1).sample(model, CLASSES, [9] * 4), greedy)
 
