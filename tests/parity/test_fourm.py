@@ -176,8 +176,8 @@ def test_generation_draws_the_same_ids(run):
 
 @torch.no_grad()
 def test_guided_roar_is_theirs_once_its_branches_ask_at_different_places():
-    """Without a seed the published code draws places anew for the branch without conditions, and guides one by answers to
-    others."""
+    """Without a seed the published code draws places anew for the branch without conditions, and guides one by
+    answers to others."""
     data, settings = recorded("roar_guided")
     target, given = target_and_conditions(data)
     ids = torch.full((3, 16), BLANK)
