@@ -6,7 +6,15 @@ from small_any_to_any import NAMES, TEXTS, codecs, pictures, small_any_to_any
 from torch.testing import assert_close
 
 from mmmask.errors import UserError
-from mmmask.synthesis import AnyToAny, Autoregressive, CosineSchedule, Sampler, log_chances, log_likelihoods
+from mmmask.synthesis import (
+    AnyToAny,
+    Autoregressive,
+    CosineSchedule,
+    FourMSchedule,
+    Sampler,
+    log_chances,
+    log_likelihoods,
+)
 from mmmask.tokenizers import Boxes, Strokes
 from mmmask.transformer import AmongTargets, FourM
 
@@ -44,7 +52,7 @@ def test_gaps_of_a_text_are_filled_and_its_words_stay(model):
 @pytest.fixture(scope="module")
 def sketches():
     made = {"boxes": Boxes(["cat", "dog"], size=15, most=4), "strokes": Strokes(16, bins=8, most_points=12)}
-    return small_any_to_any(0.5, made)
+    return small_any_to_any(1.0, made)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +160,27 @@ def test_weights_pull_and_push():
     assert torch.equal(ink(weights={}), ink())
     assert torch.equal(ink(weights={"pixels": 0.0}), model.predict({"kind": NAMES}, ["ink"])["ink"])
     assert not torch.equal(ink(weights={"pixels": 3.0}), ink(weights={"pixels": -3.0}))
+
+
+def test_a_guided_prediction_runs_the_encoder_once_a_step_and_never_on_padding():
+    """All branches at once where they are as wide, else each by itself; those of a text once and for all."""
+    schedule = FourMSchedule(16, 4, guidance=1.0)
+    model = small_any_to_any(decoders={"ink": Sampler(schedule), "caption": Autoregressive(guidance=1.0)})
+    runs, decoded = [], [16 - left for left in schedule.counts(16)[:-1]]
+    model.backbone.encoder.register_forward_pre_hook(lambda _, given: runs.append(tuple(given[0].shape[:2])))
+
+    def encoded(given, target, weights=None):
+        runs.clear()
+        model.predict(given, [target], weights=weights)
+        return runs
+
+    assert decoded == [0, 4, 8, 12]
+    four, one = {"pixels": pictures()}, {"kind": NAMES}
+    assert encoded(four, "ink") == [run for n in decoded for run in ((3, 4 + n), (3, 1 + n))]
+    assert encoded(one, "ink") == [(6, 1 + n) for n in decoded]  # without it there is one token that is not valid
+    both = encoded(four | one, "ink", {"pixels": 2.0, "kind": -1.0})
+    assert both == [run for n in decoded for run in ((3, 4 + n), (3, 1 + n), (3, 1 + n))]
+    assert encoded(four, "caption") == [(6, 4)]
 
 
 def test_likelihoods_are_those_of_each_pair_alone(model):

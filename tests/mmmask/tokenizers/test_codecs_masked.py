@@ -20,6 +20,7 @@ from mmmask.tokenizers import (
     Palette,
     Patches,
     Pictures,
+    PublishedTokens,
     Strokes,
     Vectors,
     VectorTokenizer,
@@ -92,7 +93,13 @@ def vectors():
     return Vectors(VectorTokenizer(CosineQuantizer(16, 4), 6, tokens=3, width=16)), with_nan(6)
 
 
-ASKED = [words, choice, boxes, boxes_in_words, metadata, palette, strokes, bitmap, pictures, vectors]
+def published():
+    ids = torch.randint(0, 9, (4, 14, 14), generator=torch.Generator().manual_seed(0))
+    ids[ABSENT] = -1
+    return PublishedTokens("tok_clip@224"), ids
+
+
+ASKED = [words, choice, boxes, boxes_in_words, metadata, palette, strokes, bitmap, pictures, vectors, published]
 ALL = [*ASKED, patches]
 
 

@@ -64,7 +64,7 @@ def test_the_entries_of_4m_are_as_the_published_code_numbers_and_bins_them():
 def test_gaps_are_where_entries_lack_and_an_answer_fills_them(codec):
     records = [{"people": 7, "___": ""}, {"___": ""}, {"brightness": 0, "people": 1, "___": ""}]
     known = codec.encode(records)
-    assert codec.gaps(records).tolist() == [2, 1, 1]
+    assert codec.gaps(codec.encode(records)).tolist() == [2, 1, 1]
     assert known.ids[0, :4].tolist() == [4, *pair(1, 7), 5]
     answer = torch.tensor([[4, *pair(0, 51), 5, *pair(2, 2), 6]] * 3)
     filled = back(codec, codec.fill(known, answer, torch.tensor([7] * 3)))
