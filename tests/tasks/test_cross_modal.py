@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import sample_fields
 from lightning.pytorch import Callback, Trainer, seed_everything
 from PIL import Image
 from processes import sharding, together
@@ -190,6 +191,29 @@ def test_what_is_absent_is_neither_known_nor_asked():
     )
     assert found == without
     assert found.keys() == {"val/loss", "val/ink", "val/kind"}
+
+
+def test_sets_of_a_mixture_are_drawn_by_their_weights_and_may_lack_modalities(make_shards, tmp_path, monkeypatch):
+    whole = make_shards([8])
+    wordless = make_shards([6], "pictures", lambda n: {k: v for k, v in sample_fields(n).items() if k != "txt"})
+    config, step, told = small_training(tmp_path, whole), CrossModal.training_step, []
+    config["data"]["init_args"] |= {
+        "mixture": [{"shards": wordless, "weight": 3.0}],
+        "samples_per_epoch": 1024,
+        "batch_size": 64,
+    }
+    config["trainer"] |= {"max_steps": 16, "val_check_interval": 16}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def watched(self, batch, batch_idx):
+        told.extend(batch["present"]["caption"].tolist())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CrossModal, "training_step", watched)
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert (sum(told), len(told)) == (256, 1024)
+    (row, *_) = [row for row in csv.DictReader((tmp_path / "runs/run-1/metrics.csv").open()) if row["val/loss"]]
+    assert {"val/ink", "val/caption", "val/kind"} <= {name for name, value in row.items() if value}
 
 
 @pytest.mark.parametrize("loss", ["mod", "token"])
