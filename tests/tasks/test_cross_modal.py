@@ -414,16 +414,15 @@ def test_a_run_predicts_and_so_does_its_export_on_its_own(run, tmp_path):
         model_of(run)
 
 
-@sharding
-def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, capsys):
-    def sharded(rank):
-        where = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "2"]
-        config = ["--config", str(run / "config.yaml"), "--config", "trainer/fsdp2.yaml"]
-        assert main(["fit", *config, *where]) == 0
+def by_two_processes(run, trainer):
+    """The run once more, with a trainer that comes with mmmask: the same losses, pictures and weights."""
 
-    together(2, sharded)
+    def fit(rank):
+        where = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "2"]
+        assert main(["fit", "--config", str(run / "config.yaml"), "--config", f"trainer/{trainer}.yaml", *where]) == 0
+
+    together(2, fit)
     other = run.parent / "run-2"
-    assert (other / "checkpoints" / "last.ckpt" / "meta.pt").exists()
     one, two = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run, other))
     losses = [[float(row["val/loss"]) for row in rows if row["val/loss"]] for rows in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -433,6 +432,18 @@ def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, caps
     mine, theirs = (model_of(folder).parts["any_to_any"].backbone.state_dict() for folder in (run, other))
     apart = sum((mine[name] - theirs[name]).square().sum() for name in mine).sqrt()
     assert apart < 1e-3 * sum(mine[name].square().sum() for name in mine).sqrt()
+    return other
+
+
+@pytest.mark.slow
+def test_data_parallel_processes_are_the_same_run(run):
+    by_two_processes(run, "ddp")
+
+
+@sharding
+def test_sharded_weights_are_the_same_run_and_the_same_model(run, tmp_path, capsys):
+    other = by_two_processes(run, "fsdp2")
+    assert (other / "checkpoints" / "last.ckpt" / "meta.pt").exists()
     assert predict(other, tmp_path / "out", "--given", "kind=ring", "--want", "ink,caption") == 0
 
 
