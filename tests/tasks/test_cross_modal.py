@@ -511,6 +511,25 @@ def test_a_number_that_a_decoder_has_not_is_told(tmp_path, capsys):
     assert predict(path, tmp_path / "out", "--want", "ink") == 0
 
 
+def test_weights_of_the_command_pull_and_push_as_in_python(exported, tmp_path):
+    model = read(exported)
+    for weight in model.parts["any_to_any"].parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    write(tmp_path / "model", model, "")
+    mine, given = model.parts["any_to_any"], {"kind": ["ring"] * 2, "caption": ["a red circle"] * 2}
+    drawn = []
+    for weights in ({}, {"kind": 2.5, "caption": -0.5}, {"kind": -0.5, "caption": 2.5}):
+        out = tmp_path / str(weights)
+        options = ["--given", "kind=ring", "caption=a red circle", "--want", "ink", "--n", 2, "--seed", 4]
+        pulls = [f"{name}={weight}" for name, weight in weights.items()]
+        assert predict(tmp_path / "model", out, *options, *(["--weights", *pulls] if pulls else [])) == 0
+        drawn.append([np.asarray(Image.open(out / f"ink-{seed}.png").convert("L")) // 255 for seed in (4, 5)])
+        expected = mine.predict(given, ["ink"], seeds=[4, 5], weights=weights or None)["ink"]
+        assert np.array_equal(drawn[-1], expected[:, 0])
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
