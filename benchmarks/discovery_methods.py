@@ -1,4 +1,4 @@
-"""Our reading of MM-GCD against its parts and against SimGCD, on `fashion-products`: All, Old and New in %.
+"""Our reading of MM-GCD against its parts, SimGCD and GCD, on `fashion-products`: All, Old and New in %.
 
     python benchmarks/discovery_methods.py --seeds 0 1 2 [--masked] [--methods "MM-GCD" ...] [--precision bf16-mixed]
 
@@ -20,14 +20,21 @@ SIMGCD = json.dumps(
     {"class_path": "mmmask.discovery.SimGCD", "init_args": {"evenness": 4.0, "contrast_temperature": 0.1}}
 )
 MEAN = ["--model.fusion", json.dumps({"class_path": "mmmask.discovery.MeanFusion"}), "--model.objective", SIMGCD]
+GCD = ["--model.features_first", "1", *MEAN]  # contrast alone, then k-means that keeps labelled rows in their class
+JOINED, TITLES = (
+    ["--model.encoder.looks", looks] for looks in ('{"both": ["pixels", "title"]}', '{"title": ["title"]}')
+)
 OBJECTIVE = "--model.objective.init_args"
 METHODS = {  # name: options
     "MM-GCD": [],
     "MM-GCD without feature alignment": [f"{OBJECTIVE}.feature_alignment", "false"],
     "MM-GCD without output alignment": [f"{OBJECTIVE}.output_alignment", "false"],
-    "SimGCD on joined features": ["--model.encoder.looks", '{"both": ["pixels", "title"]}', *MEAN],
-    "SimGCD on titles": ["--model.encoder.looks", '{"title": ["title"]}', *MEAN],
+    "MM-GCD without alignment": [f"{OBJECTIVE}.feature_alignment", "false", f"{OBJECTIVE}.output_alignment", "false"],
+    "SimGCD on joined features": [*JOINED, *MEAN],
+    "SimGCD on titles": [*TITLES, *MEAN],
     "SimGCD on photos": ["--model.encoder.looks", '{"pixels": ["pixels"]}', *MEAN],
+    "GCD on joined features": [*JOINED, *GCD],
+    "GCD on titles": [*TITLES, *GCD],
 }
 TITLE = "--data.modalities.title.init_args"
 MASKED = [f"{TITLE}.field", "json", f"{TITLE}.part", "title_masked"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,8 +28,17 @@ from tasks.beginning import begin_from
 from tasks.codec_task import CodecTask
 from tasks.judging import SHORT, Judged
 from tasks.optimizing import Decay, adamw
+from tasks.training.loops import is_last_step, validation_follows
 
 SETS = ("", "inductive/")  # validation data: those of training, of which the unlabelled count; others
+
+
+class Clustering(pl.Callback):
+    """Where features alone are learned, their clusters are the categories: in each validation, and at the end."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *others: Any) -> None:
+        if is_last_step(trainer) or validation_follows(trainer):
+            cast(CategoryDiscovery, pl_module).begin_prototypes()
 
 
 class CategoryDiscovery(CodecTask):
@@ -51,7 +61,7 @@ class CategoryDiscovery(CodecTask):
         projector_hidden: width of the layers between.
         features_first: share of the training in which features alone are learned, by the objective's contrast; then
             prototypes, of each look its own, begin as the clusters of the training samples. 0: both from the start, and
-            all looks share the prototypes.
+            all looks share the prototypes. 1: features alone (GCD); prototypes are clusters, and learn nothing.
         teacher_warmup: share of the training in which teachers grow sure, from when there are prototypes.
         train_blocks: only the last blocks of the encoder learn, so many (default: all of it).
         low_rank: of the blocks of the encoder, only products of this rank beside their matrices learn (LoRA).
@@ -101,6 +111,7 @@ class CategoryDiscovery(CodecTask):
         self.adapters = torch.nn.ModuleDict({name: Adapter(size, width) for name, size in encoder.widths.items()})
         own = len(looks) if features_first else 0
         self.head = DiscoveryHead(width, classes, projector_width, projector_hidden, looks=own)
+        self.head.prototypes.requires_grad_(features_first < 1)
         self.fusion = fusion or MeanFusion()
         self.__dict__["codecs"] = encoder.codecs
         adapters = cast(Mapping[str, Adapter], self.adapters)
@@ -144,10 +155,10 @@ class CategoryDiscovery(CodecTask):
                 "CategoryDiscovery: LearnedFusion has a weight for each look, found when prototypes begin: set "
                 f"features_first above 0 and modalities to {len(looks)}, or take Mean- or ConfidenceFusion."
             )
-        if not 0 <= features_first < 1 or not 0 < teacher_warmup <= 1 or not 0 < encoder_rate <= 1:
+        if not 0 <= features_first <= 1 or not 0 < teacher_warmup <= 1 or not 0 < encoder_rate <= 1:
             raise UserError(
-                "CategoryDiscovery: features_first is a share from 0 to below 1, teacher_warmup and encoder_rate "
-                f"above 0 to 1; they are {features_first}, {teacher_warmup} and {encoder_rate}."
+                "CategoryDiscovery: features_first is a share from 0 to 1, teacher_warmup and encoder_rate are "
+                f"above 0, at most 1; they are {features_first}, {teacher_warmup} and {encoder_rate}."
             )
 
     def setup(self, stage: str) -> None:
@@ -167,11 +178,16 @@ class CategoryDiscovery(CodecTask):
         settings = self.lr, self.betas, self.weight_decay, self.warmup_steps, self.decay
         return adamw(self, self, *settings, rates=lambda name: self.encoder_rate if name.startswith("enc") else 1.0)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [Clustering()] if self.features_first == 1 else []
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Once features were learned alone, prototypes begin as clusters; before, and if not, as they were made."""
-        if self.features_first and self.trainer.global_step < self._first_step():
+        if not 0 < self.features_first < 1:
+            return
+        if self.trainer.global_step < self._first_step():
             self._begun = False
-        elif self.features_first and not self._begun:
+        elif not self._begun:
             self.begin_prototypes()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -268,6 +284,6 @@ class CategoryDiscovery(CodecTask):
         return self._there(torch.tensor([self.places.get(key, UNLABELLED) for key in keys]))
 
     def _first_step(self) -> int:
-        """Where prototypes begin: one step at least is theirs, however short the training."""
+        """Where prototypes begin to learn: one step at least is theirs, unless features alone are learned."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return min(round(self.features_first * steps), steps - 1)
+        return min(round(self.features_first * steps), steps - (self.features_first < 1))

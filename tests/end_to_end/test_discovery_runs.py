@@ -76,7 +76,11 @@ def told(run):
     return [(row["step"], values) for row in rows if any(values := [row[name] for name in columns])]
 
 
-@pytest.mark.parametrize("settings", [{}, {"low_rank": 2}, {"train_blocks": 1}], ids=["all", "low rank", "last block"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"low_rank": 2}, {"train_blocks": 1}, {"features_first": 1}],
+    ids=["all", "low rank", "last block", "features alone"],
+)
 def test_stopped_every_five_batches_it_is_the_same_run(settings, made):
     assert main(["fit", "--config", config(made, "quiet", settings)]) == 0
     stop = {"class_path": "stoppable_run.SignalAt", "init_args": {"batch": 5, "signum": 15}}

@@ -1,5 +1,6 @@
 """Category discovery learns old classes by some labels and new ones by none, and never hears of the others."""
 
+import io
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
+from PIL import Image
 from processes import together
 from quiet import QUIET
 from small_discovery import TurnedEncoder
@@ -22,6 +24,7 @@ from mmmask.discovery import (
     ConfidenceFusion,
     KMeans,
     LearnedFusion,
+    MeanFusion,
     SimGCD,
     Towers,
     Vectors,
@@ -40,6 +43,9 @@ from tasks.training.randomness import Randomness
 CLASSES, COUNT, WORDS = 6, 120, 6
 VOCABULARY = json.loads(learn_words([" ".join(f"{k}{c}{w}" for c in "abcdef" for w in "uvwxyz") for k in "pq"], 200,
                                     sentinels=8).to_str())  # fmt: skip
+
+
+UNHEARD = {"changed": lambda label: 5 - label, "removed": lambda label: None}
 
 
 def texts(number):
@@ -140,15 +146,47 @@ def test_cached_features_are_learned_from_without_an_encoder_of_raw_data(make_sh
     assert reached > 0.9
 
 
-def test_labels_that_the_protocol_does_not_give_change_nothing(make_shards, protocol):
+@pytest.mark.parametrize("fusion", [MeanFusion, lambda: LearnedFusion(2)], ids=["mean", "learned"])
+def test_labels_that_the_protocol_does_not_give_change_nothing(make_shards, protocol, fusion):
     def trained(folder, relabel):
         own = make_shards([COUNT // 2, COUNT // 2], folder, lambda n: fields(n, relabel))
-        model = task(protocol, features_first=0.5)
+        model = task(protocol, features_first=0.5, fusion=fusion())
         fit(model, data(own, protocol), 6, val_check_interval=2, check_val_every_n_epoch=None)
         return model.state_dict()
 
     one = trained("as they are", lambda label: label)
-    for folder, relabel in {"changed": lambda label: 5 - label, "removed": lambda label: None}.items():
+    for folder, relabel in UNHEARD.items():
+        other = trained(folder, relabel)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_nor_do_they_with_the_settings_for_products(make_shards, protocol, tmp_path):
+    """The configuration as it is shipped, with fewer and smaller steps."""
+    (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
+    sizes = {"max_steps": 6, "val_check_interval": 3, "log_every_n_steps": 6, "default_root_dir": tmp_path / "runs"}
+    settings = {"model.protocol": protocol, "data.labelled.protocol": protocol, "data.batch_size": 40}
+    settings |= {f"trainer.{name}": value for name, value in sizes.items()} | {"model.classes": CLASSES}
+    settings |= {"model.encoder.backbone.dim": 32, "model.width": 16, "model.projector_hidden": 32}
+    settings["model.encoder.modalities.title.vocabulary"] = tmp_path / "words.json"
+
+    def trained(folder, relabel):
+        def product(number):
+            photo = io.BytesIO()
+            colours = np.random.default_rng(number % CLASSES).integers(255, size=(6, 4, 3), dtype=np.uint8)
+            Image.fromarray(colours).resize((40, 60)).save(photo, "JPEG")
+            own = fields(number, relabel)
+            return {"jpg": photo.getvalue(), "txt": own["p.txt"], "json": own["json"]}
+
+        own = make_shards([COUNT], folder, product)
+        given = settings | {"data.train": own, "data.val": own}
+        options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        assert main(["fit", "--config", "discovery/fashion_products.yaml", *options]) == 0
+        (last,) = (max((tmp_path / "runs").glob("run-*")) / "checkpoints").glob("last*")
+        return torch.load(last, weights_only=True)["state_dict"]
+
+    one = trained("as they are", lambda label: label)
+    assert one["fusion.log_weights"].any()  # prototypes have begun
+    for folder, relabel in UNHEARD.items():
         other = trained(folder, relabel)
         assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -249,6 +287,28 @@ def test_a_run_that_goes_on_with_another_number_of_steps_begins_prototypes_once(
     assert bool(begun) == again
 
 
+@pytest.mark.parametrize("callbacks", [[], [EMA(0.5)]], ids=["", "averaged"])
+def test_features_alone_are_judged_by_their_clusters_with_labelled_samples_pinned(shards, protocol, callbacks):
+    model, where, begun = task(protocol, "p", SimGCD(), features_first=1), data(shards, protocol), []
+    start, begin = model.head.prototypes.weight.clone(), model.begin_prototypes
+    model.begin_prototypes = lambda: (begun.append(model.global_step), begin())
+    options = {"val_check_interval": 30, "check_val_every_n_epoch": None, "callbacks": [Randomness(), *callbacks]}
+    runner = fit(model, where, 40, **options)
+    assert begun == [30, 40]
+    assert runner.callback_metrics["val/all"] > 0.75
+    assert not torch.equal(model.head.prototypes.weight, start)
+    assert "train/distillation" not in runner.callback_metrics
+    rows, found, labels = [], [], []
+    with torch.no_grad():
+        for batch in where.val_dataloader():
+            rows.append(model.eval().model.directions(batch)[0])
+            found.append(model.model.fusion(*model.model(batch)).argmax(-1))
+            labels.append(model._given(batch["key"]))
+    rows, found, labels = (torch.cat(part).numpy() for part in (rows, found, labels))
+    clusters = KMeans(CLASSES, spherical=True).fit(rows, labels).labels
+    assert (found == clusters)[labels < 0].mean() > 0.99
+
+
 def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
     def run(rank=0, world=1):
         model = task(protocol, features_first=0.5, fusion=LearnedFusion(2))
@@ -272,7 +332,7 @@ def test_ranks_judge_as_one_and_train_as_one(shards, protocol, tmp_path):
         ({"looks": {"one": ["p"], "other": []}}, "other looks at nothing"),
         ({"fusion": LearnedFusion(2)}, "LearnedFusion has a weight for each look"),
         ({"fusion": LearnedFusion(3), "features_first": 0.5}, "modalities to 2"),
-        ({"features_first": 1.0}, "features_first is a share"),
+        ({"features_first": 1.1}, "features_first is a share"),
         ({"train_blocks": 2}, "train_blocks is 2; there are 1 blocks"),
         ({"train_blocks": 1, "low_rank": 2}, "train_blocks or low_rank, not both"),
     ],
@@ -329,7 +389,13 @@ def run_of(tmp_path, shards, protocol, encoder, **settings):
     readers["label"] = {"class_path": "Label", "init_args": {"field": "json", "part": "label"}}
     own = {"train": shards, "views": 2, "val_train": True, "batch_size": 40, "labelled": {"protocol": str(protocol)}}
     config = {
-        "trainer": {"accelerator": "cpu", "max_steps": 60, "default_root_dir": str(tmp_path / "runs")},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 60,
+            "val_check_interval": 30,
+            "check_val_every_n_epoch": None,
+            "default_root_dir": str(tmp_path / "runs"),
+        },
         "model": {"class_path": "CategoryDiscovery", "init_args": {**made, **settings}},
         "data": {"class_path": "ShardData", "init_args": {**own, "modalities": readers}},
     }
