@@ -9,6 +9,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from mmmask.transformer import add_low_rank
 from tasks.batches import entry
 from tasks.beginning import begin_from
 from tasks.codec_task import CodecTask
-from tasks.judging import SHORT, Judged
+from tasks.judging import SHORT, Judged, write_classes
 from tasks.optimizing import Decay, adamw
 from tasks.training.loops import is_last_step, validation_follows
 
@@ -252,7 +253,11 @@ class CategoryDiscovery(CodecTask):
                 "CategoryDiscovery: the first validation data have no labelled sample, so they are not those of "
                 "training; set data.val_train: true."
             )
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # all ranks must ask
+        writes = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
         for where, judged in zip(SETS, self.judged, strict=False):
+            if writes and (met := cast(Judged, judged).meetings()) is not None and self.trainer.is_global_zero:
+                write_classes(folder, where.strip("/"), met, self.protocol.old)
             self._tell(f"val/{where}", judged)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:

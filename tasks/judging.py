@@ -1,13 +1,17 @@
-"""How well the samples of one data set were discovered: all looks together, and each by itself."""
+"""How well the samples of one data set were discovered: all looks together, and each by itself; tables of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mmmask.discovery.tables import write_table
 from mmmask.metrics import DiscoveryScores
+from mmmask.metrics.matching import Meetings, class_table
+from mmmask.report.confusion import draw_confusion
 
 SHORT = ("all", "old", "new")  # what is told of single looks
 
@@ -28,6 +32,14 @@ class Judged(nn.Module):
         for score, found, mine in zip(self.scores, predictions, counted, strict=False):
             score.update(found[mine], labels[mine])  # type: ignore[operator]
 
+    def meetings(self) -> Meetings | None:
+        """How often categories of the fused prediction meet classes, if any of its samples was judged. All ranks must
+        ask, before the results."""
+        score = self.scores[0]
+        assert isinstance(score, DiscoveryScores)
+        met = score.meetings() if score.update_called else None
+        return met if met is not None and met.counts.size else None
+
     def results(self) -> dict[str, Tensor]:
         """By name, without those of which there was nothing to judge; the next begin anew. All ranks must ask."""
         results: dict[str, Tensor] = {}
@@ -40,3 +52,14 @@ class Judged(nn.Module):
             wanted = SHORT if name else found
             results |= {name + part: found[part].float() for part in wanted if not found[part].isnan()}
         return results
+
+
+def write_classes(folder: Path, name: str, met: Meetings, old: Collection[int]) -> None:
+    """`classes.csv`, a row per class with the category that was matched with it, and `confusion.png`; with a name,
+    `classes-NAME.csv` and `confusion-NAME.png`."""
+    table, name = class_table(met, old), f"-{name}" if name else ""
+    head = ("class", "kind", "samples", "found", "category", "category_size")
+    kinds = {True: "old", False: "new"}
+    rows = [(row.label, kinds[row.old], row.samples, row.found, row.cluster, row.cluster_size) for row in table]
+    write_table(folder / f"classes{name}.csv", head, rows)
+    draw_confusion(met, table, folder / f"confusion{name}.png")

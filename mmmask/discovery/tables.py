@@ -90,7 +90,7 @@ def write_assignments(
         own = (first.id, first.name) if kind == sure else ("", "")
         other = second.name if kind == sure else first.name
         rows.append((key, *own, kind, f"{assigned.confidence[n]:.4f}", other, f"{assigned.distance[n]:.4f}"))
-    _write(path, ASSIGNMENTS, rows)
+    write_table(path, ASSIGNMENTS, rows)
     return kinds
 
 
@@ -102,10 +102,11 @@ def write_categories(path: Path, categories: Sequence[Category]) -> None:
          " ".join(c.examples[:5]))
         for c in categories
     ]  # fmt: skip
-    _write(path, head, rows)
+    write_table(path, head, rows)
 
 
-def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A .csv file, whole or not at all; None is an empty cell."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(head)

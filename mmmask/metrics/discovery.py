@@ -57,10 +57,14 @@ class DiscoveryScores(Metric):
         scores |= {"nmi": normalized_mutual_information(met.counts), "ari": adjusted_rand(met.counts)}
         return {name: torch.tensor(score, device=self.device) for name, score in scores.items()}
 
+    def meetings(self) -> Meetings:
+        """How often clusters and classes meet, over all ranks: all of them must ask for it."""
+        with self.sync_context():
+            return self._meetings()
+
     def table(self) -> list[ClassRow]:
         """One row per class, over all ranks: all of them must ask for it."""
-        with self.sync_context():
-            return class_table(self._meetings(), self.old)
+        return class_table(self.meetings(), self.old)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """A rank without samples has something to gather too: others would wait for it."""

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from PIL import Image
 from processes import together
 from quiet import QUIET
-from small_discovery import TurnedEncoder
+from small_discovery import TurnedEncoder, rows_of
 
 from datamodules import Array, Label, ShardData, Text
 from datamodules.pack import array_bytes
@@ -302,7 +302,7 @@ def test_features_alone_are_judged_by_their_clusters_with_labelled_samples_pinne
     with torch.no_grad():
         for batch in where.val_dataloader():
             rows.append(model.eval().model.directions(batch)[0])
-            found.append(model.model.fusion(*model.model(batch)).argmax(-1))
+            found.append(model.predict_step(batch)["category"])
             labels.append(model._given(batch["key"]))
     rows, found, labels = (torch.cat(part).numpy() for part in (rows, found, labels))
     clusters = KMeans(CLASSES, spherical=True).fit(rows, labels).labels
@@ -451,6 +451,20 @@ def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shar
     alike = [[a[1] == b[1] for b in rows] for a in rows]
     true = [[int(a[0]) % CLASSES == int(b[0]) % CLASSES for b in rows] for a in rows]
     assert np.mean(np.array(alike) == np.array(true)) > 0.95
+
+
+def test_a_run_leaves_a_table_of_classes_and_who_is_taken_for_whom(shards, protocol, tmp_path):
+    encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": words_and_backbone(tmp_path)}
+    run = run_of(tmp_path, shards, protocol, encoder, features_first=0.5)
+    given = Protocol.read(protocol)
+    table = {row["class"]: row for row in rows_of(run / "classes.csv")}
+    assert list(table) == [str(n) for n in range(CLASSES)]
+    assert [row["kind"] for row in table.values()] == ["old", "new"] * 3
+    assert [int(row["samples"]) for row in table.values()] == [10, 20] * 3  # those that are not labelled
+    assert sum(int(row["found"]) for row in table.values()) > 0.8 * 90
+    assert [table[str(label)]["category"] for label in given.old] == ["0", "1", "2"]
+    assert (run / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(run.glob("*inductive*"))
 
 
 def test_an_encoder_of_a_class_of_ones_own_comes_back_with_its_settings_and_weights(shards, protocol, tmp_path):
