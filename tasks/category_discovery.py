@@ -10,13 +10,14 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mmmask.discovery import GET, MMGCD, UNLABELLED, Encoder, Fusion, LearnedFusion, MeanFusion, SimGCD
 from mmmask.discovery.discoverer import Adapter, Discoverer
 from mmmask.discovery.look_clusters import look_clusters
-from mmmask.discovery.output_space import sharpened
+from mmmask.discovery.output_space import STUDENT_TEMPERATURE, sharpened
 from mmmask.discovery.protocol import Protocol
 from mmmask.discovery.space import Parts
 from mmmask.errors import UserError
@@ -27,7 +28,7 @@ from mmmask.transformer import add_low_rank
 from tasks.batches import entry
 from tasks.beginning import begin_from
 from tasks.codec_task import CodecTask
-from tasks.judging import SHORT, Judged, write_classes
+from tasks.judging import SHORT, Judged, write_assigned, write_classes
 from tasks.optimizing import Decay, adamw
 from tasks.training.loops import is_last_step, validation_follows
 
@@ -128,6 +129,7 @@ class CategoryDiscovery(CodecTask):
             encoder.train_last(train_blocks)
         self.judged = torch.nn.ModuleList(Judged(self.protocol.old, looks) for _ in SETS)
         self._has_products = False
+        self._assigned: list[tuple[str, int, float]] = []  # of this rank: key, category, confidence
         self._known = 0  # labelled samples in the first validation data
         self._begun: bool | None = False  # whether prototypes have begun; None: an earlier mmmask did not write it down
 
@@ -267,18 +269,43 @@ class CategoryDiscovery(CodecTask):
     def on_test_epoch_end(self) -> None:
         self._tell("test/", self.judged[1])
 
+    def on_predict_start(self) -> None:
+        if self.features_first and self._begun is False:
+            raise UserError(
+                "CategoryDiscovery: there are no categories yet, for features alone were learned so far "
+                "(features_first): go on with the run (mmmask resume) and give --ckpt_path its last checkpoint."
+            )
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        """The number of the category of each sample, the old classes first, and how likely it is said to be."""
+        logits, there = self._looked(batch)
+        odds, categories = (self.model.fusion(logits, there) / STUDENT_TEMPERATURE).softmax(-1).max(-1)
+        self._assigned += zip(batch["key"], categories.tolist(), odds.tolist(), strict=True)
+        return {"key": batch["key"], "category": categories, "confidence": odds}
+
+    def on_predict_epoch_end(self) -> None:
+        path = Path(self.trainer.default_root_dir) / "predictions.csv"
+        write_assigned(path, self._assigned, self.protocol.old)
+        self._assigned = []
+        rank_zero_info(f"the category of each sample: {path}")
+
     def _judge(self, judged: Any, batch: dict[str, Any], spare_labelled: bool = False) -> None:
-        labels, (logits, there) = self._there(entry(self, batch, self.label)), self.model(batch)
+        labels, (logits, there) = self._there(entry(self, batch, self.label)), self._looked(batch)
+        counted = labels >= 0
+        if spare_labelled:
+            counted &= self._given(batch["key"]) == UNLABELLED
+        judged.update(self.model.fusion(logits, there), logits, there, labels, counted)
+
+    def _looked(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Cosines `(M, B, K)` of looks with prototypes, and which looks there are `(M, B)`: one of each sample."""
+        logits, there = self.model(batch)
         if not (seen := there.any(0)).all():
             key, looks = batch["key"][int((~seen).int().argmax())], ", ".join(self.encoder.widths)
             raise UserError(
                 f"sample '{key}' has none of {looks} (an empty text is none): no class can be found for it; leave it "
                 "out."
             )
-        counted = labels >= 0
-        if spare_labelled:
-            counted &= self._given(batch["key"]) == UNLABELLED
-        judged.update(self.model.fusion(logits, there), logits, there, labels, counted)
+        return logits, there
 
     def _tell(self, where: str, judged: Any) -> None:
         for name, score in judged.results().items():

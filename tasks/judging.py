@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mmmask.discovery.ranks import Ranks
 from mmmask.discovery.tables import write_table
 from mmmask.metrics import DiscoveryScores
 from mmmask.metrics.matching import Meetings, class_table
@@ -63,3 +65,16 @@ def write_classes(folder: Path, name: str, met: Meetings, old: Collection[int]) 
     rows = [(row.label, kinds[row.old], row.samples, row.found, row.cluster, row.cluster_size) for row in table]
     write_table(folder / f"classes{name}.csv", head, rows)
     draw_confusion(met, table, folder / f"confusion{name}.png")
+
+
+def write_assigned(path: Path, assigned: Sequence[tuple[str, int, float]], old: Sequence[int]) -> None:
+    """A row per sample of all ranks, who all must call it, in the order of the data: key, category, the class that this
+    is if it is an old one, confidence."""
+    ranks = Ranks()
+    parts = ranks.gather(list(assigned))
+    if ranks.rank:
+        return
+    samples = (sample for turn in zip_longest(*parts) for sample in turn if sample is not None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(key, place, old[place] if place < len(old) else "", f"{odds:.4f}") for key, place, odds in samples]
+    write_table(path, ("key", "category", "class", "confidence"), rows)

@@ -453,7 +453,7 @@ def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shar
     assert np.mean(np.array(alike) == np.array(true)) > 0.95
 
 
-def test_a_run_leaves_a_table_of_classes_and_who_is_taken_for_whom(shards, protocol, tmp_path):
+def test_a_run_leaves_a_table_of_classes_and_gives_samples_their_categories(shards, protocol, tmp_path, capsys):
     encoder = {"class_path": "mmmask.discovery.BackboneEncoder", "init_args": words_and_backbone(tmp_path)}
     run = run_of(tmp_path, shards, protocol, encoder, features_first=0.5)
     given = Protocol.read(protocol)
@@ -465,6 +465,37 @@ def test_a_run_leaves_a_table_of_classes_and_who_is_taken_for_whom(shards, proto
     assert [table[str(label)]["category"] for label in given.old] == ["0", "1", "2"]
     assert (run / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert not list(run.glob("*inductive*"))
+
+    predict = ["predict", "--config", str(run / "config.yaml"), "--trainer.default_root_dir", str(tmp_path / "out")]
+    last = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    assert main([*predict, *last, "--data.predict", shards, "--data.batch_size", "33"]) == 0
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    assert [row["key"] for row in rows] == [f"{n:06d}" for n in range(COUNT)]
+    assert all(row["class"] == (str(2 * int(row["category"])) if int(row["category"]) < 3 else "") for row in rows)
+    hits = [row["category"] == table[str(int(row["key"]) % CLASSES)]["category"] for row in rows
+            if row["key"] not in given.labelled]  # fmt: skip
+    assert sum(hits) == sum(int(row["found"]) for row in table.values())
+    sure = [float(row["confidence"]) for row in rows]
+    assert 1 / CLASSES < min(sure) <= max(sure) <= 1
+    capsys.readouterr()
+    assert main([*predict, "--data.predict", shards]) == 2  # untrained
+    assert "there are no categories yet" in capsys.readouterr().err
+
+
+def test_ranks_predict_in_the_order_of_the_data(shards, protocol, tmp_path):
+    def run(rank=0, world=1):
+        model = task(protocol)
+        options = {
+            "devices": world,
+            "strategy": "ddp" if world > 1 else "auto",
+            "default_root_dir": tmp_path / str(world),
+        }
+        Trainer(**{**QUIET, **options}).predict(model, data(shards, protocol, predict=shards))
+
+    run()
+    together(2, run, 2)
+    alone, both = ((tmp_path / world / "predictions.csv").read_text() for world in "12")
+    assert both == alone
 
 
 def test_an_encoder_of_a_class_of_ones_own_comes_back_with_its_settings_and_weights(shards, protocol, tmp_path):
