@@ -18,6 +18,7 @@ from mmmask.metrics.matching import adjusted_rand, agreement, meetings
 
 SILHOUETTE_ROWS = 2000
 SHARE, MOST = 0.8, 100_000  # of the rows, in a sub-sample for stability, and never more
+MERGED = 500  # numbers of merged clusters that are judged
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Count:
 class ClassCount:
     """Clusterings of rows `(N, D)` for any K, without their labels `(N,)` (-1: unlabelled), judged by them.
 
-    Each K is clustered once, with `seeds` seeds, however often it is asked for.
+    Each K is clustered once with each of `seeds` seeds, whatever is asked of it and however often.
     """
 
     features: Features
@@ -44,6 +45,7 @@ class ClassCount:
     seeds: int = 3
     method: KMeans = field(default_factory=lambda: KMeans(1, breathing=False))
     known: dict[int, Count] = field(default_factory=dict, init=False)
+    runs: dict[tuple[int, int], Clusters] = field(default_factory=dict, init=False)  # of a K and a seed
 
     def __post_init__(self) -> None:
         self.rows = Rows(self.features, self.method.spherical)
@@ -57,7 +59,7 @@ class ClassCount:
     def at(self, k: int) -> Count:
         """What speaks for this K."""
         if k not in self.known:
-            runs = [self._cluster(k, seed) for seed in range(self.seeds)]
+            runs = [self.run(k, seed) for seed in range(self.seeds)]
             sample = self.rows.take(self.looked_at)
             labels = [run.labels for run in runs]
             pairs = [(a, b) for n, a in enumerate(labels) for b in labels[n + 1 :]]
@@ -73,11 +75,26 @@ class ClassCount:
             )
         return self.known[k]
 
+    def run(self, k: int, seed: int) -> Clusters:
+        """The clusters of one seed."""
+        if (k, seed) not in self.runs:
+            self.runs[k, seed] = self._cluster(k, seed)
+        return self.runs[k, seed]
+
     def sweep(self, ks: Sequence[int]) -> Curve:
-        """What speaks for each K of these, ascending."""
+        """What speaks for each K of these, ascending, and for those between when the most clusters are merged."""
         if not len(ks) or min(ks) < len(self.classes):
             raise UserError(f"expected numbers of classes from {len(self.classes)} on, as many as are labelled: {ks}")
-        return Curve([self.at(k) for k in sorted(set(ks))])
+        counts = [self.at(k) for k in sorted(set(ks))]
+        merged = self.merged(max(ks)) if max(ks) > len(self.classes) else {}
+        return Curve(counts, {k: accuracy for k, accuracy in merged.items() if k >= min(ks)})
+
+    def search(self, low: int, high: int, steps: int = 8) -> Curve:
+        """A sweep of some numbers from `low` to `high`, in equal ratios, and of half as many about their best."""
+        ks = sorted(set(np.geomspace(low, high, steps).round().astype(int).tolist()))
+        place = ks.index(Curve([self.at(k) for k in ks]).best)
+        near = ks[max(0, place - 1) : place + 2]
+        return self.sweep([*ks, *np.linspace(near[0], near[-1], steps // 2).round().astype(int).tolist()])
 
     def brent(self, most: int) -> tuple[float, list[int]]:
         """The published estimate: Brent's search for the K of highest labelled accuracy up to `most`, a float as
@@ -86,24 +103,28 @@ class ClassCount:
 
         def loss(k: float) -> float:
             asked.append(int(k))
-            return -float(self.at(int(k)).accuracy[0])
+            return -self._accuracy(self.run(int(k), 0).labels)
 
         bounds = (len(self.classes), most)
         return float(minimize_scalar(loss, bounds=bounds, method="bounded").x), asked
 
-    def merged(self, most: int) -> dict[int, float]:
-        """Labelled accuracy of each K below `most`, when that many clusters are merged one pair at a time, those
-        first whose union has least inertia (Ward's rule)."""
-        if most <= len(self.classes):
-            raise UserError(
-                f"{most} clusters cannot be merged into {len(self.classes)} classes or more: begin with more clusters"
-            )
-        found = self._cluster(most, 0)
-        accuracies, labels = {}, found.labels.copy()
-        for k, (kept, gone) in zip(range(most - 1, len(self.classes) - 1, -1), ward_merges(found), strict=False):
-            labels[labels == gone] = kept
-            accuracies[k] = self._accuracy(labels)
-        return accuracies
+    def merged(self, most: int) -> dict[int, NDArray[np.float64]]:
+        """Labelled accuracy `(seeds,)` of Ks below `most`, ascending, when that many clusters are merged one pair at a
+        time, those first whose union has least inertia (Ward's rule)."""
+        least = len(self.classes)
+        if most <= least:
+            raise UserError(f"{most} clusters cannot be merged into {least} classes or more: begin with more clusters")
+        ks = np.unique(np.linspace(least, most - 1, MERGED).round().astype(int)).tolist()
+        labelled = self.given != UNLABELLED
+        accuracies: dict[int, list[float]] = {k: [] for k in ks}
+        for seed in range(self.seeds):
+            found = self.run(most, seed)
+            labels = found.labels[labelled]
+            for k, (kept, gone) in zip(range(most - 1, least - 1, -1), ward_merges(found), strict=False):
+                labels[labels == gone] = kept
+                if k in accuracies:
+                    accuracies[k].append(agreement(labels, self.given[labelled])["all"])
+        return {k: np.array(found) for k, found in accuracies.items()}
 
     def _cluster(self, k: int, seed: int) -> Clusters:
         return replace(self.method, k=k, seed=self.method.seed + seed).fit(self.features)
@@ -115,28 +136,34 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Curve:
-    """What speaks for each K, ascending; `labelled accuracy` decides, the others are for the eye."""
+    """What speaks for each K, ascending, and the labelled accuracy `(seeds,)` of each K that the most clusters were
+    `merged` to; the labelled accuracy of `counts` decides, the others are for the eye."""
 
     counts: list[Count]
+    merged: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def best(self) -> int:
         """The K of highest mean labelled accuracy."""
-        return self.counts[int(self._means().argmax())].k
+        return self.peaks["accuracy"]
+
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The K at which each criterion is highest, in the mean over seeds."""
+        criteria = ("accuracy", "silhouette", "stability")
+        found = {name: max(self.counts, key=lambda one: getattr(one, name).mean()).k for name in criteria}
+        return found | ({"merged": max(self.merged, key=lambda k: self.merged[k].mean())} if self.merged else {})
 
     @property
     def range(self) -> tuple[int, int]:
         """The least and the largest K that are no worse than the best but for noise: the standard deviation over
         seeds, pooled over the curve, of a difference of two."""
-        means = self._means()
+        means = np.array([count.accuracy.mean() for count in self.counts])
         noise = np.sqrt(
             2 * np.mean([count.accuracy.var(ddof=min(1, len(count.accuracy) - 1)) for count in self.counts])
         )
         near = [count.k for count, mean in zip(self.counts, means, strict=True) if mean >= means.max() - noise]
         return min(near), max(near)
-
-    def _means(self) -> NDArray[np.float64]:
-        return np.array([count.accuracy.mean() for count in self.counts])
 
 
 def silhouette(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

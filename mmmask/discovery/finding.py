@@ -17,7 +17,6 @@ from mmmask.discovery.trust import some_rows, trusted
 from mmmask.errors import UserError
 
 COUNTED_ROWS = 10_000  # rows on which numbers of classes are compared
-STEPS = 8  # of a range
 FAR = 0.99  # of the unlabelled samples lie nearer to a centre than what is far from everything
 
 
@@ -98,11 +97,7 @@ def _number(
     high = min(max(low, known, high), known + distinct, len(np.unique(np.round(rows[some], 4), axis=0)))
     low = min(max(low, known), high)
     counted = ClassCount(rows[some], labels[some], method=KMeans(1, breathing=False, seed=wanted.seed))
-    ks = sorted(set(np.geomspace(low, high, STEPS).round().astype(int).tolist()))
-    place = ks.index(counted.sweep(ks).best)  # looked at closer
-    near = [*ks[max(0, place - 1) : place + 2]]
-    ks = sorted({*ks, *np.linspace(near[0], near[-1], STEPS // 2).round().astype(int).tolist()})
-    curve = counted.sweep(ks)
+    curve = counted.search(low, high)
     return curve.best, curve
 
 
@@ -124,15 +119,27 @@ def _calibrated(
 
 
 def _drawn(curve: Curve | None) -> dict[str, Any] | None:
+    """What the page shows: means and standard deviations over seeds, and where each is highest."""
     if curve is None:
         return None
+
+    def told(values: NDArray[np.float64]) -> list[float]:
+        return [float(values.mean()), float(values.std())]
+
     points = [
         {
             "k": one.k,
-            "accuracy": [float(one.accuracy.mean()), float(one.accuracy.std())],
-            "silhouette": float(one.silhouette.mean()),
-            "stability": float(one.stability.mean()),
+            "accuracy": told(one.accuracy),
+            "silhouette": told(one.silhouette),
+            "stability": told(one.stability),
         }
         for one in curve.counts
     ]
-    return {"best": curve.best, "range": list(curve.range), "points": points}
+    merged = [[k, *told(accuracy)] for k, accuracy in curve.merged.items()]
+    return {
+        "best": curve.best,
+        "range": list(curve.range),
+        "peaks": curve.peaks,
+        "points": points,
+        "merged": merged,
+    }

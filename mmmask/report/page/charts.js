@@ -24,13 +24,14 @@ function chart(title, note, lines, label) {
   svg.append(shape("text", { x: (WIDTH + LEFT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, label));
   lines.forEach((line, n) => {
     const path = line.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`);
-    if (line.noise) {
+    if (line.points[0].length > 2) {
       const around = [...line.points.map(([a, b, s]) => `${x(a)},${y(b + s)}`), ...[...line.points].reverse().map(([a, b, s]) => `${x(a)},${y(b - s)}`)];
       svg.append(shape("polygon", { points: around.join(" "), fill: line.colour, opacity: 0.2 }));
     }
     svg.append(shape("polyline", { points: path.join(" "), fill: "none", stroke: line.colour, "stroke-width": 2 }));
-    svg.append(shape("rect", { x: LEFT + n * 138, y: 8, width: 10, height: 10, fill: line.colour }));
-    svg.append(shape("text", { x: LEFT + n * 138 + 15, y: 17 }, line.name));
+    const place = LEFT + n * (WIDTH - LEFT) / lines.length;
+    svg.append(shape("rect", { x: place, y: 8, width: 10, height: 10, fill: line.colour }));
+    svg.append(shape("text", { x: place + 15, y: 17 }, line.name));
   });
   return element("figure", {}, element("h2", { text: title }), element("p", { class: "note", text: note }), svg);
 }
@@ -59,15 +60,17 @@ function matrix({ names, cells }) {
     element("p", { class: "note", text: "Rows: categories of labelled samples that were held out. Columns: where they came to lie; on the diagonal in their own. Point at a cell to read it." }), svg);
 }
 
-const BLUE = "light-dark(#2257c4, #86aefc)", GREEN = "light-dark(#1f8a5b, #6fd3a2)", ORANGE = "light-dark(#b86a00, #f0b35e)";
+const BLUE = "light-dark(#2257c4, #86aefc)", GREEN = "light-dark(#1f8a5b, #6fd3a2)", ORANGE = "light-dark(#b86a00, #f0b35e)", VIOLET = "light-dark(#8a3fb0, #cf9df0)";
 const counted = data.curves.classes, sure = data.calibration, confusion = data.confusion;
 if (counted) {
+  const lines = [["accuracy", BLUE], ["stability", GREEN], ["silhouette", ORANGE]].map(([name, colour]) =>
+    ({ name, colour, points: counted.points.map((one) => [one.k].concat(one[name])) }));
+  if (counted.merged?.length) lines.push({ name: "merged", colour: VIOLET, points: counted.merged });
+  const peaks = Object.entries(counted.peaks || {}).map(([name, k]) => `${name} ${k}`).join(", ");
   byId("charts").append(chart("How many categories?",
-    `Estimated: ${counted.best}. ${counted.range[0]} to ${counted.range[1]} cannot be told from it but for noise.`, [
-      { name: "labelled accuracy", colour: BLUE, noise: true, points: counted.points.map((one) => [one.k, ...one.accuracy]) },
-      { name: "stability", colour: GREEN, points: counted.points.map((one) => [one.k, one.stability]) },
-      { name: "silhouette", colour: ORANGE, points: counted.points.map((one) => [one.k, one.silhouette]) },
-    ], "number of categories"));
+    `Estimated: ${counted.best}. ${counted.range[0]} to ${counted.range[1]} cannot be told from it but for noise. Highest: ${peaks}. ` +
+    "Accuracy is that of labelled samples, merged the same when the most clusters are merged two by two; bands are standard deviations over seeds.",
+    lines, "number of categories"));
 }
 if (sure.coverage.length > 1) {
   byId("charts").append(chart("How often right, if only the surest are assigned?",

@@ -65,7 +65,13 @@ def test_a_seed_repeats_and_k_is_estimated_where_it_is_not_told(small, tmp_path,
     assert "the number was given" in capsys.readouterr().out
     assert discover(folder, "--out", tmp_path / "estimated", "--classes", "4-9") == 0
     told = capsys.readouterr().out
-    best = json.loads((tmp_path / "estimated" / "curves.json").read_text())["classes"]["best"]
+    curve = json.loads((tmp_path / "estimated" / "curves.json").read_text())["classes"]
+    best = curve["best"]
+    assert [k for k, *_ in curve["merged"]] == [4, 5, 6, 7, 8]
+    assert curve["peaks"].keys() == {"accuracy", "silhouette", "stability", "merged"}
+    for criterion in ("accuracy", "silhouette", "stability"):
+        means = {point["k"]: point[criterion][0] for point in curve["points"]}
+        assert means[curve["peaks"][criterion]] == max(means.values())
     assert f"the number is an estimate: best {best}" in told
     assert len(rows_of(tmp_path / "estimated" / "categories.csv")) == best
 

@@ -35,9 +35,44 @@ def test_labels_of_new_classes_are_never_looked_at():
 def test_merging_too_many_clusters_finds_the_classes_again():
     rows, _, labels = blobs(1000, k=12, spread=0.3)
     accuracies = ClassCount(rows, labels).merged(40)
-    assert list(accuracies) == list(range(39, 5, -1))
-    assert accuracies[12] == 1
-    assert accuracies[39] < 0.7
+    assert list(accuracies) == list(range(6, 40))
+    assert accuracies[12].tolist() == [1, 1, 1]
+    assert accuracies[39].max() < 0.7
+
+
+def test_merged_clusters_are_those_of_the_sweep_each_made_once():
+    made = []
+
+    class Noting(ClassCount):
+        def _cluster(self, k, seed):
+            made.append((k, seed))
+            return super()._cluster(k, seed)
+
+    rows, _, labels = blobs(1000, k=12, spread=0.3)
+    counted = Noting(rows, labels, seeds=2)
+    curve = counted.sweep([8, 12, 40])
+    assert list(curve.merged) == list(range(8, 40))  # from the least that was asked for
+    assert curve.merged[12].tolist() == [1, 1]
+    assert curve.peaks == {"accuracy": 12, "silhouette": 12, "stability": 12, "merged": 12}
+    counted.brent(40)
+    counted.merged(12)
+    assert len(made) == len(set(made))
+    assert {seed for k, seed in made if k not in (8, 12, 40)} <= {0}  # Brent's search needs one
+
+
+def test_a_search_looks_closer_about_the_best():
+    rows, _, labels = blobs(1000, k=12, spread=0.3)
+    ks = [count.k for count in ClassCount(rows, labels, seeds=1).search(6, 48, steps=4).counts]
+    assert ks == [6, 12, 24, 48]  # half of 4 steps are the ends of 6 to 24
+    ks = [count.k for count in ClassCount(rows, labels, seeds=1).search(6, 48, steps=6).counts]
+    assert ks == [6, 9, 14, 15, 21, 32, 48]  # 9, 15 and 21 about 14
+
+
+def test_as_many_classes_as_labelled_ones_leave_nothing_to_merge():
+    rows, _, labels = blobs()
+    curve = ClassCount(rows, labels, seeds=1).sweep([4])
+    assert curve.merged == {}
+    assert curve.peaks == {"accuracy": 4, "silhouette": 4, "stability": 4}
 
 
 def test_merges_join_what_raises_inertia_least():

@@ -25,9 +25,10 @@ def page():
     calibration = Calibration(1.0, 0.5, 8, (0.9, 0.5), (0.5, 1.0), (1.0, 0.75))
     told = {"samples": 10, "labelled": 4}
     found = Discovery(categories, Space(), None, None, None, calibration, 1.0, 8, told)
-    points = [{"k": k, "accuracy": [0.5, 0.1], "silhouette": 0.2, "stability": 0.8} for k in (2, 3, 4)]
+    points = [{"k": k, "accuracy": [0.5, 0.1], "silhouette": [0.2, 0], "stability": [0.8, 0.1]} for k in (2, 3, 4)]
+    merged, peaks = [[2, 0.5, 0.1], [3, 0.6, 0.0]], {"accuracy": 3, "silhouette": 4, "stability": 2, "merged": 3}
     curves = {
-        "classes": {"best": 3, "range": [2, 4], "points": points},
+        "classes": {"best": 3, "range": [2, 4], "peaks": peaks, "points": points, "merged": merged},
         "confusion": [[0, 1, 2], [0, 0, 6], [0, 5, 1], [1, -1, 1]],  # 5 is no more
     }
     texts = {"b": f"text {EVIL}", "d": "a blue hat </script>", "e": "green & mug"}
