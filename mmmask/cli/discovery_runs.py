@@ -51,7 +51,7 @@ def discover(
         "classes": wanted.classes,
         "continued": before and str(before),
         "corrections": changes and str(changes),
-        "distance": float(np.sqrt(found.discovery.squares(found.rows).min(1)).mean()),
+        "distance": float(found.discovery.nearest(found.rows).distance.mean()),
     }
     with only_writer(out):
         _write(out, samples, found)
@@ -92,10 +92,9 @@ def _changed(old: Discovery, before: Path, samples: Samples, labels: np.ndarray,
 def _write(out: Path, samples: Samples, found: Found) -> None:
     """Tables, rows for the map, then the model, whose record comes last."""
     discovery = found.discovery
-    describe(discovery, samples, found.rows, found.members)
-    write_assignments(
-        out / "assignments.csv", samples.keys, discovery.of_members(found.rows, found.members), discovery.categories
-    )
+    assigned = discovery.of_members(found.rows, found.members)
+    describe(discovery, samples, assigned)
+    write_assignments(out / "assignments.csv", samples.keys, assigned, discovery.categories)
     write_categories(out / "categories.csv", discovery.categories)
     with written_whole(out / "curves.json") as stream:
         stream.write(json.dumps(found.curves, indent=1).encode())

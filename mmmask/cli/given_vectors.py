@@ -26,7 +26,7 @@ def with_features(samples: Samples, settings: dict[str, Any]) -> Samples:
 
 
 def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
-    """Rows `(N, D)` of an .npy file for the keys that are wanted."""
+    """Rows `(N, D)` of an .npy file for the keys that are wanted; a memory map where these are all, in their order."""
     rows = Rows(features)
     if not keys.is_file():
         raise UserError(f"there is no file {keys}.")
@@ -43,7 +43,7 @@ def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
             f"{keys}: {len(missing)} samples have no vector, the first is '{missing[0]}'."
             f"{nearest(missing[0], names[:10_000])}"
         )
-    return np.asarray(rows.array[[place[key] for key in wanted]], dtype=np.float32)
+    return rows.array if names == wanted else rows.array[[place[key] for key in wanted]]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mmmask.discovery.calibration import Calibration, confidences
 from mmmask.discovery.space import Samples, Space
 
-BLOCK = 8192
+BLOCK = 2**20  # distances at a time, 8 MB
 
 
 @dataclass
@@ -62,30 +63,39 @@ class Discovery:
 
     def nearest(self, rows: NDArray[np.float32], nothing: NDArray[np.bool_] | None = None) -> Assigned:
         """The same, of rows `(N, D)`; those with `nothing` in them are far from everything."""
-        parts = [self._nearest(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        parts = [self._nearest(rows[part]) for part in self._blocks(len(rows))]
         first, second, confidence, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
         far = distance > self.far
         return Assigned(first, second, confidence, distance, far if nothing is None else far | nothing)
 
     def of_members(self, rows: NDArray[np.float32], members: NDArray[np.int64]) -> Assigned:
         """Rows `(N, D)` in the categories that they were found in, `(N,)`; labelled ones in those they were given."""
-        squares = self.squares(rows)
+        parts = [self._of_members(rows[part], members[part]) for part in self._blocks(len(rows))]
+        second, confidence, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Assigned(members, second, confidence, distance, np.zeros(len(rows), dtype=bool))
+
+    def _blocks(self, count: int) -> Iterator[slice]:
+        """Of rows, so that distances to all categories never exist at once."""
+        size = max(1, BLOCK // len(self.categories))
+        return (slice(start, start + size) for start in range(0, count, size))
+
+    def _of_members(self, rows: NDArray[np.float32], members: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+        squares = self._squares(rows)
         at = np.arange(len(squares)), members
-        odds = confidences(squares, self.calibration.temperature)[at]
-        others = squares.copy()
-        others[at] = np.inf
-        second = others.argmin(1) if squares.shape[1] > 1 else members
-        return Assigned(members, second, odds, np.sqrt(squares[at]), np.zeros(len(squares), dtype=bool))
+        odds, distance = confidences(squares, self.calibration.temperature)[at], np.sqrt(squares[at])
+        squares[at] = np.inf
+        second = squares.argmin(1) if squares.shape[1] > 1 else members
+        return second, odds, distance  # type: ignore[return-value]
 
     def _nearest(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.int64], ...]:
-        squares = self.squares(rows)
+        squares = self._squares(rows)
         odds = confidences(squares, self.calibration.temperature)
-        order = np.argsort(squares, axis=1, kind="stable")[:, :2]
-        first, second = order[:, 0], order[:, -1]
+        order = np.argsort(squares, axis=1, kind="stable")
+        first, second = order[:, 0].copy(), order[:, :2][:, -1].copy()  # a view would keep the whole order
         at = np.arange(len(rows))
-        return first, second, odds[at, first], np.sqrt(squares[at, first])  # type: ignore[return-value]
+        return first, second, odds[at, first], np.sqrt(squares[at, first])
 
-    def squares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _squares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Squared distances `(N, C)` to the nearest centre of each category."""
         return category_squares(rows, self.centres, self.owner, len(self.categories))
 

@@ -9,7 +9,7 @@ from small_any_to_any import TEXTS, pictures, small_any_to_any
 
 from datamodules import Image, Text
 from datamodules.pack import pack
-from mmmask.cli.given_vectors import vectors_of_run
+from mmmask.cli.given_vectors import vectors_of_file, vectors_of_run
 from mmmask.heads.alignment import Alignment
 from mmmask.pretrained.model_files import Model
 
@@ -35,3 +35,14 @@ def test_vectors_come_in_the_order_of_the_shards_and_are_zero_where_nothing_is(t
     np.testing.assert_allclose(np.linalg.norm(found["pixels"], axis=1), 1, rtol=1e-4)
     alone = model.vectors(model.known({"caption": [TEXTS[1]]}))["caption"]
     np.testing.assert_allclose(found["caption"][2], alone[0].detach().numpy(), atol=1e-5)
+
+
+def test_vectors_of_a_file_stay_there_where_all_are_wanted_in_their_order(tmp_path):
+    rows = np.arange(12, dtype=np.float16).reshape(4, 3)
+    np.save(tmp_path / "rows.npy", rows)
+    (tmp_path / "keys.txt").write_text("a\nb\nc\nd\n")
+    same = vectors_of_file(tmp_path / "rows.npy", tmp_path / "keys.txt", ["a", "b", "c", "d"])
+    assert isinstance(same, np.memmap)
+    assert np.array_equal(same, rows)
+    other = vectors_of_file(tmp_path / "rows.npy", tmp_path / "keys.txt", ["d", "b"])
+    assert np.array_equal(other, rows[[3, 1]])
