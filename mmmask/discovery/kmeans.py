@@ -71,10 +71,12 @@ class KMeans:
         self, features: Features, labels: ArrayLike | None = None, start: NDArray[np.float32] | None = None
     ) -> Clusters:
         """Cluster rows `(N, D)` with labels `(N,)`, -1 where there is none; from `start` `(K, D)` if given."""
-        ranks, rows = Ranks(), Rows(features, self.spherical, self.block)
+        ranks = Ranks()
+        rows = ranks.checked(lambda: Rows(features, self.spherical, self.block))
         classes, pinned = known_classes(labels, len(rows), ranks)
         self._check_k(len(classes), int(ranks.sum(np.array((pinned < 0).sum()))))
-        lloyd = Lloyd(rows, pinned, NearestCentres(rows.dim, self.gpu), ranks, self.spherical)
+        search = ranks.checked(lambda: NearestCentres(rows.dim, self.gpu))
+        lloyd = Lloyd(rows, pinned, search, ranks, self.spherical)
         name, centres = ("given", np.array(start, dtype=np.float32)) if start is not None else best_start(self, lloyd)
         if centres.shape != (self.k, rows.dim):
             raise UserError(f"start: expected centres of shape {(self.k, rows.dim)}, found {centres.shape}")
@@ -96,12 +98,7 @@ def known_classes(labels: ArrayLike | None, count: int, ranks: Ranks) -> tuple[N
     """The labelled classes of all ranks, ascending, and the number of its class of each row (-1: unlabelled)."""
     if labels is None:
         return np.zeros(0, dtype=np.int64), np.full(count, UNLABELLED)
-    given = np.asarray(labels)
-    if given.shape != (count,) or given.dtype.kind not in "iu":
-        raise UserError(
-            f"expected a whole number as the label of each of {count} rows ({UNLABELLED}: unlabelled), found shape "
-            f"{given.shape} of {given.dtype}"
-        )
+    given = ranks.checked(lambda: _one_a_row(labels, count))
     labelled = given != UNLABELLED
     classes = np.unique(np.concatenate(ranks.gather(np.unique(given[labelled]).astype(np.int64))))
     unlabelled = int(ranks.sum(np.array((~labelled).sum())))
@@ -109,3 +106,13 @@ def known_classes(labels: ArrayLike | None, count: int, ranks: Ranks) -> tuple[N
         which, so = ("none", "leave labels out") if unlabelled else ("all", "nothing is left to discover")
         raise UserError(f"{which} of the rows are labelled ({UNLABELLED}: unlabelled): {so}")
     return classes, np.where(labelled, np.searchsorted(classes, given), UNLABELLED)
+
+
+def _one_a_row(labels: ArrayLike, count: int) -> NDArray[np.int64]:
+    given = np.asarray(labels)
+    if given.shape != (count,) or given.dtype.kind not in "iu":
+        raise UserError(
+            f"expected a whole number as the label of each of {count} rows ({UNLABELLED}: unlabelled), found shape "
+            f"{given.shape} of {given.dtype}"
+        )
+    return given

@@ -40,7 +40,7 @@ class Lloyd:
     ) -> None:
         self.rows, self.pinned, self.search, self.ranks = rows, pinned, search, ranks
         self.unit = unit  # rows have length 1, and so have centres
-        self.square = float(ranks.sum(np.array(rows.sum_of_squares())))
+        self.square = float(ranks.sum(np.array(ranks.checked(rows.sum_of_squares))))
         self.free = pinned < 0
         self.classes = int(max(ranks.gather(int(pinned.max(initial=-1))))) + 1
         self.whole = True  # of a sample, too few rows to fill all clusters say nothing of the rest

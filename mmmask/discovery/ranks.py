@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+
+from mmmask.errors import UserError
+
+Result = TypeVar("Result")
 
 
 class Ranks:
@@ -33,3 +38,18 @@ class Ranks:
         everything: list[Any] = [None] * self.count
         dist.all_gather_object(everything, thing)
         return everything
+
+    def checked(self, check: Callable[[], Result]) -> Result:
+        """What `check` of this rank's part returns; if it raises a UserError on any rank it does on all, for the others
+        would wait for ever."""
+        result, error = None, ""
+        try:
+            result = check()
+        except UserError as found:
+            if self.count == 1:
+                raise
+            error = str(found)
+        wrong = [f"rank {rank}: {sentence}" for rank, sentence in enumerate(self.gather(error)) if sentence]
+        if wrong:
+            raise UserError("; ".join(wrong))
+        return result  # type: ignore[return-value]

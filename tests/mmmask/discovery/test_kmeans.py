@@ -136,6 +136,28 @@ def test_two_ranks_find_what_one_does(sample):
     together(2, _fit_a_part, KMeans(8, sample=sample).fit(rows, labels), sample)
 
 
+def _refuse(rank, damage, sentence):
+    dist.init_process_group("gloo")
+    rows, _, labels = blobs()
+    part = slice(200 * rank, 200 * rank + 200)
+    mine = (rows[part], labels[part]) if rank != 1 else damage(rows[part], labels[part])
+    with pytest.raises(UserError, match=f"^rank 1: {sentence}"):
+        KMeans(8).fit(*mine)
+    dist.barrier()  # all came here, and are in step
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda rows, labels: (rows[:0], labels[:0]), "the features: expected rows"),
+        (lambda rows, labels: (rows, labels[1:]), "expected a whole number as the label of each of 200 rows"),
+        (lambda rows, labels: (np.where(np.arange(200)[:, None] == 7, np.nan, rows), labels), "the features: row 7"),
+    ],
+)
+def test_what_is_wrong_on_one_rank_is_heard_on_all_and_none_waits(damage, sentence):
+    together(3, _refuse, damage, sentence)
+
+
 def test_passes_that_skip_rows_find_the_same_as_passes_over_all():
     rows, _, _ = blobs(2000, k=20, spread=1.5)
     begun = rows[:20]
