@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from gcd_reference import apart, batches, head_of, looks, losses_of, part, two_views, vectors
 from torch import nn
 from torch.testing import assert_close
@@ -15,6 +16,7 @@ from mmmask.discovery import (
     teacher_temperature,
     unevenness,
 )
+from mmmask.discovery.output_space import STUDENT_TEMPERATURE
 from mmmask.metrics import DiscoveryScores
 from mmmask.pretrained.simgcd import read_simgcd_head, write_simgcd_head
 
@@ -84,6 +86,21 @@ def test_each_loss_and_its_gradient():
     theirs = write_simgcd_head(gradients)
     for name, gradient in part(data, "grad_head.total.").items():
         assert apart(theirs[name], gradient) < 1e-4, name
+
+
+def test_the_losses_are_those_of_the_published_candidates_and_mean_prediction():
+    data, about = vectors("simgcd_terms")
+    head = head_of(data, "head.", about["config"])
+    projection, logits = head(data["feats"])
+    candidates = data["info_nce_logits"]  # of each look: its positive, then all others
+    unit = F.normalize(projection, dim=1)
+    others = (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool)].view(candidates.shape)
+    assert_close(others.sort(1).values, candidates.sort(1).values, rtol=1e-4, atol=1e-6)
+    published = F.cross_entropy(candidates, data["info_nce_labels"])
+    assert_close(info_nce(two_views(projection)), published, rtol=1e-4, atol=0)
+    mean = data["mean_probs"]
+    assert_close((logits / STUDENT_TEMPERATURE).softmax(1).mean(0), mean, rtol=1e-4, atol=1e-6)
+    assert_close(unevenness(logits), (mean * (mean * len(mean)).log()).sum(), rtol=1e-4, atol=0)
 
 
 def test_losses_of_random_features():

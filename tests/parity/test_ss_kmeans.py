@@ -51,6 +51,8 @@ def test_convergence_from_given_centres():
 
 
 class RecordedDraws:
+    """Draws one by one, as the published code asks for them."""
+
     def __init__(self, draws):
         self.draws = iter(draws)
 
@@ -63,6 +65,14 @@ def test_draws_by_squared_distance_take_the_published_rows():
     means = np.stack([data["labelled"][data["labels"] == label].mean(0) for label in np.unique(data["labels"])])
     draws = RecordedDraws(data["kpp_uniform_draws"])
     assert np.array_equal(far_apart(data["unlabelled"], means, 5, draws, candidates=1), data["kpp_rows"])
+
+
+def test_draws_without_labelled_centres_take_the_published_rows():
+    data, reference, _, _ = vectors("ss_kmeans_fixed_start")
+    rows, published = data["unlabelled"], np.random.RandomState(reference["seed"])
+    first = published.randint(0, len(rows))
+    draws = RecordedDraws([(first + 0.5) / len(rows), *published.random_sample(9)])
+    assert np.array_equal(far_apart(rows, None, 10, draws, candidates=1), data["kpp_plain_rows"])
 
 
 def test_a_cluster_that_begins_empty_is_filled_where_the_published_code_makes_nan():
@@ -79,8 +89,10 @@ def test_inertia_and_accuracy_are_no_worse_than_the_best_of_twenty_published_sta
     best = reference.get("inertia") or reference["values"]["best20.inertia"]
     accuracy = reference.get("accuracy_all_old_new") or reference["values"]["best20.all_old_new"]
     clusters = KMeans(k).fit(rows, labels)
-    assert clusters.inertia <= best * 1.001
-    assert scores(clusters, data) == pytest.approx(accuracy, abs=0.01)
+    assert clusters.inertia <= best * (1 + 1e-6)
+    # where inertia is lower, these are other clusters
+    same = clusters.inertia > best * (1 - 1e-6)
+    assert scores(clusters, data) == pytest.approx(accuracy, abs=1e-9 if same else 0.01)
 
 
 def test_plain_kmeans_is_no_worse_than_the_best_of_twenty_published_starts():
