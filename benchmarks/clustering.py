@@ -1,12 +1,14 @@
 """Clustering with known classes: speed, accuracy on real titles, scale.
 
     python benchmarks/clustering.py --part speed|titles|count|scale [--seeds 10] [--starts default] [--rows 10000000]
+        [--data food10-pairs ...] [--breathing]
 
 speed: 20,000 x 768 in 100 classes, 50 of them known, against the published algorithm in torch, in turns. Of that a few
 centres and iterations are timed and the rest is extrapolated: each new centre costs in proportion to the centres there
 are, each iteration the same, and there are as many as ours needs from the same start.
 titles: the 22,716 titles of UPMC-Food-101, 51 of 101 classes known: accuracy by seeding, time and memory.
-count: the number of classes of the titles.
+count: the number of classes by each criterion, on the grid that `mmmask discover` looks at: from the known classes to
+four times as many and ten, then closer about the best. Features are those of `mmmask discover` from one field.
 scale: float16 features in a file, memory-mapped (made where it is not; 10,000,000 x 256 are 5 GB), K = 1000.
 Labels of new classes are used to judge, and for nothing else. Seconds are of the processor, all threads together:
 with OMP_NUM_THREADS=1 those of a quiet machine, also on a busy one.
@@ -21,14 +23,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from discovery import truth
 from plain_clustering import PlainKMeans
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from runs import SETS
 from title_features import read_titles, title_vectors
 
+from datamodules.gathering import gather
+from datamodules.shards import ShardSet
 from mmmask.discovery import ClassCount, KMeans
 from mmmask.discovery.seeding import far_apart
+from mmmask.discovery.space import Space, picked
 from mmmask.metrics import agreement
 
 OURS = {
@@ -37,6 +43,13 @@ OURS = {
     "matched": {"seedings": ["matched"], "breathing": False},
     "means, breathing": {"seedings": ["means"]},
     "default": {},  # means and matched, both breathing
+}
+COUNTED = {  # set: its field of pictures, where it is not texts
+    "food101-raw": "none",
+    "fashion-products": "none",
+    "emoji-aligned": "none",
+    "food10-pairs": "none",
+    "omniglot-strokes": "png",
 }
 
 
@@ -130,18 +143,55 @@ def titles(options):
     return table
 
 
+def set_rows(name):
+    """Features `(N, D)`, classes and labels of the training samples of a set that have a class."""
+    if name == "food101-raw":
+        return title_rows()
+    shards = f"{SETS / name}/train-*.tar"
+    records = truth(shards)
+    samples = gather(ShardSet(shards), pictures=COUNTED[name])
+    samples = picked(samples, [row for row, key in enumerate(samples.keys) if key in records])
+    (rows,) = Space.fit(samples).parts(samples).values()
+    true = np.array([records[key]["label"] for key in samples.keys])
+    return rows, true, np.where([records[key]["labelled"] for key in samples.keys], true, -1)
+
+
 def count(options):
-    rows, _, given = title_rows()
-    counted = ClassCount(rows, given, seeds=options.seeds)
-    curve = counted.sweep([60, 80, 100, 120, 150, 200, 250, 300])
-    table = Table("K", "labelled accuracy", "sd", "silhouette", "stability", box=None)
+    curves, table = (
+        [],
+        Table("data", "rows", "known", "true", "accuracy", "range", "silhouette", "stability", "merged", "Brent", "s"),
+    )
+    for name in options.data:
+        rows, true, given = set_rows(name)
+        known, classes = len(np.unique(given[given >= 0])), len(np.unique(true))
+        start = time.process_time()
+        counted = ClassCount(rows, given, options.seeds, KMeans(1, breathing=options.breathing))
+        curve = counted.search(known, 4 * known + 10)
+        seconds = time.process_time() - start
+        found = curve.peaks | {"Brent": int(counted.brent(4 * known + 10)[0])}
+        errors = {what: f"{k} ({100 * (k - classes) / classes:+.0f} %)" for what, k in found.items()}
+        low, high = curve.range
+        numbers = [
+            len(rows),
+            known,
+            classes,
+            errors.pop("accuracy"),
+            f"{low}-{high}",
+            *errors.values(),
+            f"{seconds:.0f}",
+        ]
+        table.add_row(name, *map(str, numbers))
+        curves.append(curve_table(name, curve))
+    return Group(*curves, table)
+
+
+def curve_table(name, curve):
+    """Means over seeds, and standard deviations."""
+    table = Table(f"{name}: K", "labelled accuracy", "merged", "silhouette", "stability", box=None)
     for one in curve.counts:
-        accuracy = one.accuracy
-        numbers = [accuracy.mean(), accuracy.std(), one.silhouette.mean(), one.stability.mean()]
-        table.add_row(str(one.k), *(f"{number:.3f}" for number in numbers))
-    merged = counted.merged(300)
-    top = max(merged, key=merged.get)
-    table.caption = f"range {curve.range}, best {curve.best}; 300 clusters merged: best {top}; true 101"
+        criteria = [one.accuracy, curve.merged.get(one.k), one.silhouette, one.stability]
+        cells = ("" if values is None else f"{values.mean():.3f} ({values.std():.3f})" for values in criteria)
+        table.add_row(str(one.k), *cells)
     return table
 
 
@@ -173,6 +223,8 @@ def main():
     parser.add_argument("--part", choices=parts, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--starts", nargs="+", choices=OURS, default=list(OURS), help="speed, titles: which are run")
+    parser.add_argument("--data", nargs="+", choices=COUNTED, default=list(COUNTED), help="count: the sets")
+    parser.add_argument("--breathing", action="store_true", help="count: by clusters that breathe")
     parser.add_argument("--iterations", type=int, default=20, help="scale: at most so many passes")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--file", help="scale: features (.npy) to cluster instead")
