@@ -11,10 +11,10 @@ MODES = ["joint", "read", "cross"]
 WORDS, CLASSES = 11, torch.tensor([0, 1, 2, 3])
 
 
-def small_generator(mode, length):
+def small_generator(mode, length, **settings):
     """For images of so many tokens out of WORDS, of four classes."""
     torch.manual_seed(0)
-    sizes = {"dim": 16, "heads": 2}
+    sizes = {"dim": 16, "heads": 2, **settings}
     if mode == "joint":
         backbone = AutoNAT(WORDS, length, 4, depth=3, dropout=0.0, **sizes)
     elif mode == "read":

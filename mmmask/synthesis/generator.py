@@ -143,8 +143,7 @@ class ImageGenerator(nn.Module):
             return memory
         if self.reuses:
             return self.backbone.encode(new, context.condition, memory)
-        more = self.backbone.encode(new, context.condition, None, caches)
-        return Memory(torch.cat([memory.features, more.features], 1), memory.tokens.concat(new))
+        return self.backbone.encode(new, context.condition, memory, caches)
 
     def answer(
         self,
@@ -179,7 +178,7 @@ class ImageGenerator(nn.Module):
             return features, self.words(rows(features, split.asked)), None
         asked = tokens.select(split.asked, split.asked_valid)
         answers = backbone.decode(asked, memory, context.condition)
-        first = len(context.tokens) if context.tokens else 0
+        first = sum(len(part) for part in (backbone.registers, context.tokens) if part is not None)
         both = torch.cat([backbone.norm(memory.features[:, first:]), answers], 1)
         whole = memory.tokens.concat(asked)
         place = torch.where(whole.is_valid(), whole.position, len(tokens))[:, first:]  # padding falls off the end

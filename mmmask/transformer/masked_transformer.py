@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
@@ -114,16 +115,20 @@ class MaskedTransformer(nn.Module):
     ) -> Memory:
         """Features of the known; with a `memory` of known ones from before, only of the new, which read the old.
 
-        `caches`, one for each block of the encoder, keep keys and values, or bring those of tokens from before.
+        `caches`, one for each block of the encoder, keep keys and values, and bring those of the `memory` to a second
+        call.
         """
         x = self.embedding(known)
         modulations = condition.encoder if condition else None
         if memory is None:
-            x, known = self._registered(x, known)
-            x = self.encoder(x, None, modulations, among_valid(known), caches=caches)
-            return Memory(self._handed_over(x, known), known)
-        old = self.reuse(memory.features)
+            x, all_known = self._registered(x, known)
+            x = self.encoder(x, None, modulations, among_valid(all_known), caches=caches)
+            return Memory(self._handed_over(x, known), all_known)
         both = memory.tokens.concat(known)
+        if caches is not None:
+            x = self.encoder(x, None, modulations, among_valid(both), caches=caches)
+            return Memory(torch.cat([memory.features, self._handed_over(x, known)], 1), both)
+        old = self.reuse(memory.features)
         if len(known):
             x = self.encoder(x, old, modulations, among_valid(both))
         return Memory(torch.cat([old, x], 1), both)
@@ -179,14 +184,10 @@ class MaskedTransformer(nn.Module):
         return torch.cat([self.registers.expand(len(x), -1, -1), x], 1), registers.concat(known)
 
     def _handed_over(self, x: Tensor, known: TokenSet) -> Tensor:
-        """What the decoder gets of the features of the known."""
+        """What the decoder gets of the features of the known; registers, which lie before them, stand nowhere."""
         if self.handover is None or not isinstance(self.embedding, PlacedEmbedding):
             return x
-        places = self.embedding.places(known)
-        if self.registers is not None:  # they stand nowhere
-            n = len(self.registers)
-            places = torch.cat([torch.zeros_like(places[:, :n]), places[:, n:]], 1)
-        return self.handover(x) + places
+        return self.handover(x) + F.pad(self.embedding.places(known), (0, 0, x.shape[1] - len(known), 0))
 
 
 def decodes(name: str) -> bool:

@@ -84,6 +84,14 @@ def test_a_survey_sees_features_of_all_tokens_and_answers_as_always(mode):
     assert (changed[1] == 0).all()
 
 
+@torch.no_grad()
+def test_what_lies_before_the_image_takes_no_place_in_a_survey():
+    model, ids = small_generator("cross", LENGTH, registers=3), torch.randint(WORDS, (2, LENGTH))
+    split = Split(torch.arange(1, 9).expand(2, -1), torch.arange(9, LENGTH).expand(2, -1))
+    features = model.survey(model.tokens(ids), split, model.context(CLASSES[:2]))[0]
+    assert (features != 0).any(-1).tolist() == [[False] + [True] * (LENGTH - 1)] * 2
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_survey_of_samples_with_different_numbers_of_known_tokens_mixes_nothing_up(mode):
     model, ids = small_generator(mode, LENGTH), torch.randint(WORDS, (2, LENGTH))

@@ -1,6 +1,7 @@
 """Local steps: exact where nothing has changed, cheap, for each mode of the backbone."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from torch.testing import assert_close
 
 from mmmask.errors import UserError
 from mmmask.flops import counting
-from mmmask.synthesis import CosineSchedule, ReCAP, Sampler
+from mmmask.synthesis import Context, CosineSchedule, ReCAP, Sampler
 from mmmask.synthesis.recap import _Group
 from mmmask.synthesis.sampling import Contexts
 from mmmask.synthesis.schedules import Schedule, Step
-from mmmask.tokens import BLANK
-from mmmask.transformer.caches import Kept
+from mmmask.tokens import BLANK, Split
+from mmmask.transformer.caches import Growing, Kept
 
 LENGTH = 36
 
@@ -55,6 +56,30 @@ def test_after_a_word_is_known_the_rest_of_the_group_hears_of_it(mode):
         found.append(passes.logits)
     assert found[0].shape == (4, 3, WORDS)
     assert ((found[0] - found[1]).abs().amax((1, 2)) > 1e-4).all()
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+@torch.no_grad()
+def test_words_that_become_known_see_all_from_before_but_no_padding(registers):
+    model, ids = small_generator("cross", LENGTH, registers=registers), torch.randint(WORDS, (2, LENGTH))
+    places = torch.arange(LENGTH).expand(2, -1)
+    split, new = Split(places[:, :9], places[:, 9:]), places[:, 9:12]
+
+    def grown(ids, absent=0):
+        """The memory before and after; the second sample has no class."""
+        context, caches = model.context(torch.tensor([1, BLANK])), [Growing() for _ in model.backbone.encoder.blocks]
+        classes = torch.where(context.tokens.is_valid(), context.tokens.ids, absent)
+        context = Context(replace(context.tokens, ids=classes), None)
+        before = model.remember(model.tokens(ids), split, context, None, caches)
+        return before, model.remember_more(model.tokens(ids).select(new), context, before, caches)
+
+    before, after = grown(ids)
+    count = before.features.shape[1]
+    assert after.features.shape[1] == len(after.tokens) == count + 3 == registers + 1 + 9 + 3
+    assert torch.equal(after.features[:, :count], before.features)
+    assert torch.equal(grown(ids, absent=2)[1].features[:, count:], after.features[:, count:])
+    ids[:, 4] = (ids[:, 4] + 1) % WORDS
+    assert ((grown(ids)[1].features - after.features)[:, count:].abs().amax(-1) > 1e-4).all()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,5 +1,7 @@
 """The backbone: its three modes, what may influence what, padding, sizes of the published models."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -8,7 +10,7 @@ from mmmask.errors import UserError
 from mmmask.modalities import Modality
 from mmmask.synthesis import ImageGenerator
 from mmmask.tokens import BLANK, Split, tokens_of
-from mmmask.transformer import ENAT, AutoNAT, Causal, FourM, MaskedTransformer, Stack, Style, TokenEmbedding
+from mmmask.transformer import ENAT, AutoNAT, Causal, FourM, MaskedTransformer, Scores, Stack, Style, TokenEmbedding
 
 WORDS, LENGTH = 11, 9
 
@@ -114,6 +116,30 @@ def test_a_rule_holds_among_the_asked_in_each_mode(ids):
         without = model.decode(less, memory, condition, Causal())
         assert_close(with_last, without, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(model.decode(asked, memory, condition)[:, :-1], without, atol=1e-3)
+
+
+@torch.no_grad()
+def test_registers_are_seen_by_all_stand_nowhere_and_answer_nothing(ids):
+    modalities = [Modality("image", LENGTH, WORDS), Modality("text", LENGTH, WORDS, kind="sequence")]
+    model = shaken(FourM(modalities, 16, 2, 2, 2, registers=3))
+    known, asked = tokens_of(ids), tokens_of(torch.full_like(ids, BLANK), 1)
+    known = replace(known, valid=torch.arange(LENGTH).expand(2, -1) < torch.tensor([[LENGTH], [0]]))  # of one, nothing
+    memory = model.encode(known)
+    answers = model.decode(asked, memory)
+    assert memory.features.shape == (2, 3 + LENGTH, 16)
+    assert memory.tokens.is_valid().sum(1).tolist() == [3 + LENGTH, 3]
+    assert answers.shape == (2, LENGTH, 16)
+    x = torch.cat([model.registers.expand(2, -1, -1), model.embedding(known)], 1)
+    x = model.encoder(x, scores=Scores(allow=memory.tokens.is_valid()[:, None, None]))
+    features = model.handover(x)
+    features[:, 3:] += model.embedding.places(known)
+    assert_close(memory.features, features)
+    for one in range(3):
+        model.registers[one].neg_()
+        other = model.encode(known)
+        assert ((other.features - memory.features)[0].abs().amax(-1) > 1e-4).all()
+        assert ((model.decode(asked, other) - answers).abs().amax(-1) > 1e-4).all()
+        model.registers[one].neg_()
 
 
 def parameters(make):
