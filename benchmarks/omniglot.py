@@ -112,7 +112,7 @@ def scores(model):
     distances = [apart(along(mine), theirs) for mine, theirs in zip(drawn, truth, strict=True)]
     result = {
         "strokes -> ink, overlap": overlap(likeliest(model, test["strokes"]), ink),
-        "strokes -> ink, overlap of predictions": overlap(model.predict(given, ["ink"])["ink"].bool(), ink),
+        "strokes -> ink, overlap of predictions": overlap(model.predict(given, ["ink"])["ink"] < 0.5, ink),
         "picture -> strokes, pixels apart": statistics.mean(distances),
     }
     for name, source in (("strokes", given), ("picture", {"pixels": test["image"]})):
