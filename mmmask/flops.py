@@ -11,9 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 def counting() -> FlopCounterMode:
     """Counts what is computed in its context: `get_total_flops()`."""
     return FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+        display=False,
+        custom_mapping={
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+            torch.ops.mkldnn._linear_pointwise: _product,
+        },
     )
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
+
+
+def _product(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight[0]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmmask.tokens import TokenSet
+from mmmask.transformer.linear import linear
 from mmmask.transformer.placed_embedding import PlacedEmbedding
 
 
@@ -21,7 +22,7 @@ class Errors(NamedTuple):
 
 def logits(embedding: PlacedEmbedding, name: str, features: Tensor) -> Tensor:
     """`(..., dim)` to `(..., vocab_size)`."""
-    return F.linear(features, embedding.answer_table(name))
+    return linear(features, embedding.answer_table(name))
 
 
 def errors(embedding: PlacedEmbedding, asked: TokenSet, features: Tensor, wanted: Tensor) -> dict[str, Errors]:

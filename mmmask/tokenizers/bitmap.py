@@ -23,8 +23,8 @@ SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 class Bitmap(Codec):
     """A bitmap `size` x `size` of a picture `(B, C, H, W)`, uint8 or in 0..1: each block of `cell` x `cell` is one of
-    the 2^(cell*cell) words there are of it. A picture with a NaN is absent, and decodes to NaN. Silhouettes and ink decode
-    to pictures that read back as the same; edges to white lines, which have edges of their own.
+    the 2^(cell*cell) words there are of it. A picture with a NaN is absent, and decodes to NaN. Silhouettes and ink
+    decode to pictures that read back as the same; edges to white lines, which have edges of their own.
 
     Args:
         size: of the bitmap.
@@ -78,7 +78,7 @@ class Bitmap(Codec):
         return amount[:, 0] >= self.threshold - 1e-6
 
     def decode(self, ids: Tensor, length: Tensor) -> Tensor:
-        """Pictures `(B, C, size, size)` of zeros and ones: black silhouettes in RGBA, black ink on white, white edges."""
+        """Pictures `(B, C, size, size)` of zeros and ones: silhouettes as RGBA, black ink on white, white edges."""
         blocks = self._bits_of(ids).view(-1, self.grid, self.grid, self.cell, self.cell).transpose(2, 3)
         bits = blocks.reshape(-1, 1, self.size, self.size).float()
         if self.of == "alpha":

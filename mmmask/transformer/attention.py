@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmmask.errors import UserError
 from mmmask.transformer.caches import Cache
+from mmmask.transformer.linear import Linear
 from mmmask.transformer.rules import Scores, attend
 
 
@@ -34,15 +35,15 @@ class Attention(nn.Module):
             raise UserError(f"Attention: dim {dim} does not divide into {heads} heads; choose a multiple.")
         self.heads = heads
         if own:
-            self.qkv = nn.Linear(dim, 3 * dim, bias)
+            self.qkv = Linear(dim, 3 * dim, bias)
         else:
-            self.q = nn.Linear(dim, dim, bias)
+            self.q = Linear(dim, dim, bias)
         if reads:
-            self.kv_memory = nn.Linear(dim, 2 * dim, bias)
+            self.kv_memory = Linear(dim, 2 * dim, bias)
         if norm is not None:
             self.norm_q, self.norm_k = norm(dim // heads), norm(dim // heads)
         self.own, self.norms = own, norm is not None
-        self.out = nn.Linear(dim, dim, out_bias)
+        self.out = Linear(dim, dim, out_bias)
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmmask.transformer.attention import Attention
 from mmmask.transformer.caches import Cache
+from mmmask.transformer.linear import Linear
 from mmmask.transformer.rules import Scores
 
 
@@ -55,7 +56,7 @@ class Mlp(nn.Sequential):
     def __init__(self, dim: int, style: Style) -> None:
         hidden = int(dim * style.mlp_ratio)
         gelu = nn.GELU(approximate="none" if style.gelu == "exact" else "tanh")
-        super().__init__(nn.Linear(dim, hidden, style.bias), gelu, nn.Linear(hidden, dim, style.bias))
+        super().__init__(Linear(dim, hidden, style.bias), gelu, Linear(hidden, dim, style.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self[0](x)
@@ -70,8 +71,8 @@ class Gated(nn.Module):
     def __init__(self, dim: int, style: Style) -> None:
         super().__init__()
         hidden = int(2 * dim * style.mlp_ratio / 3)
-        self.gate, self.up = nn.Linear(dim, hidden, style.bias), nn.Linear(dim, hidden, style.bias)
-        self.down = nn.Linear(hidden, dim, style.bias)
+        self.gate, self.up = Linear(dim, hidden, style.bias), Linear(dim, hidden, style.bias)
+        self.down = Linear(hidden, dim, style.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -94,7 +95,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         if long_skip:
-            self.merge = nn.Linear(2 * dim, dim)
+            self.merge = Linear(2 * dim, dim)
         self.norm_attention = Norm(dim, style)
         given = {"bias": style.qkv_bias, "out_bias": style.bias}
         norm = partial(nn.LayerNorm, eps=style.norm_eps, bias=style.bias) if style.qk_norm else None
@@ -109,7 +110,7 @@ class Block(nn.Module):
         self.style, self.reads, self.long_skip = style, reads, long_skip
         self.parts = 8 if reads == "read" else 6  # shift, scale (and those of the memory), gate; shift, scale, gate
         if style.adaptive:
-            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, self.parts * dim))
+            self.modulation = nn.Sequential(nn.SiLU(), Linear(dim, self.parts * dim))
 
     def forward(
         self,

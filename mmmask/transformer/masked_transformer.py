@@ -15,6 +15,7 @@ from mmmask.tokens import BLANK, Memory, TokenSet
 from mmmask.transformer.block import Mlp, Norm, Style
 from mmmask.transformer.caches import Cache
 from mmmask.transformer.embedding import TokenEmbedding
+from mmmask.transformer.linear import Linear
 from mmmask.transformer.placed_embedding import PlacedEmbedding
 from mmmask.transformer.rules import AttentionRule, Scores, among_valid
 from mmmask.transformer.stack import Stack
@@ -47,7 +48,7 @@ class Handover(nn.Module):
 
     def __init__(self, dim: int, style: Style) -> None:
         super().__init__()
-        self.norm, self.project = Norm(dim, style), nn.Linear(dim, dim)
+        self.norm, self.project = Norm(dim, style), Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.norm(x))
