@@ -68,7 +68,7 @@ class CategoryDiscovery(CodecTask):
         train_blocks: only the last blocks of the encoder learn, so many (default: all of it).
         low_rank: of the blocks of the encoder, only products of this rank beside their matrices learn (LoRA).
         encoder_rate: share of the learning rate that the encoder has.
-        label: entry of a batch with classes, for validations.
+        label: entry of a batch with classes, for validations; null if nobody knows them: then nothing is judged.
         seed: of the clustering.
         lr: peak learning rate.
         betas: AdamW's averaging.
@@ -95,7 +95,7 @@ class CategoryDiscovery(CodecTask):
         train_blocks: int | None = None,
         low_rank: int | None = None,
         encoder_rate: float = 1.0,
-        label: str = "label",
+        label: str | None = "label",
         seed: int = 0,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -285,11 +285,13 @@ class CategoryDiscovery(CodecTask):
 
     def on_predict_epoch_end(self) -> None:
         path = Path(self.trainer.default_root_dir) / "predictions.csv"
-        write_assigned(path, self._assigned, self.protocol.old)
+        write_assigned(path, self._assigned, self.protocol.names or self.protocol.old)
         self._assigned = []
         rank_zero_info(f"the category of each sample: {path}")
 
     def _judge(self, judged: Any, batch: dict[str, Any], spare_labelled: bool = False) -> None:
+        if self.label is None:
+            return
         labels, (logits, there) = self._there(entry(self, batch, self.label)), self._looked(batch)
         counted = labels >= 0
         if spare_labelled:

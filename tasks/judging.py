@@ -67,7 +67,7 @@ def write_classes(folder: Path, name: str, met: Meetings, old: Collection[int]) 
     draw_confusion(met, table, folder / f"confusion{name}.png")
 
 
-def write_assigned(path: Path, assigned: Sequence[tuple[str, int, float]], old: Sequence[int]) -> None:
+def write_assigned(path: Path, assigned: Sequence[tuple[str, int, float]], old: Sequence[object]) -> None:
     """A row per sample of all ranks, who all must call it, in the order of the data: key, category, the class that this
     is if it is an old one, confidence."""
     ranks = Ranks()

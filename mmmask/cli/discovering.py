@@ -30,7 +30,7 @@ def find_categories(
 
     Args:
         data: folder or pattern of shards.
-        labels: table (.csv) with the columns key and category.
+        labels: table (.csv) with the columns key and category, or a protocol (.json).
         out: folder to write into.
         classes: how many there are, the known ones among them, as 40, or a range as 30-60 (default: estimated).
         features: vectors (.npy) of samples to go by, in place of those made here of texts and pictures.

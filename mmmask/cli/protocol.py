@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmmask.errors import UserError
+
+if TYPE_CHECKING:
+    from mmmask.discovery.protocol import Protocol
 
 
 def protocol(
@@ -16,8 +20,12 @@ def protocol(
     share: float = 0.5,
     seed: int = 0,
     field: str = "json",
+    labels: Path | None = None,
+    confidence: float | None = None,
 ) -> None:
     """Write which classes are old and which training samples are labelled, for `CategoryDiscovery`.
+
+    By the records of the shards or, where these tell no classes, by a table.
 
     Args:
         shards: path or pattern of the training shards.
@@ -28,13 +36,33 @@ def protocol(
         share: of the samples of each old class that are labelled.
         seed: of the draws.
         field: of the shards that holds the records, or the class alone (cls).
+        labels: table (.csv) with the columns key and category, in place of all these.
+        confidence: of assignments by `mmmask discover` as labels: only known categories, so sure at least.
     """
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} into: make it first.")
+    if labels is None and confidence is not None:
+        raise UserError("protocol: confidence chooses among --labels, the assignments of a discovery; give both.")
+    if labels is not None and (given is not None or old is not None):
+        raise UserError("protocol: labels says which samples are labelled; leave --given and --old out.")
+    if labels is None:
+        made, count = _by_records(shards, field, label, given, old, share, seed)
+    else:
+        made, count = _by_table(shards, labels, confidence)
+    made.write(out)
+    print(f"{out}: {len(made.labelled):,} of {count:,} samples labelled, of {len(made.old)} old classes")
+    if labels is None:
+        print(f"new       {len(made.new)} classes, which training does not hear of")
+
+
+def _by_records(
+    shards: str, field: str, label: str, given: str | None, old: list[int] | None, share: float, seed: int
+) -> tuple[Protocol, int]:
+    """A protocol, and how many samples have a class."""
     from datamodules import ShardSet
     from datamodules.selection import records
     from mmmask.discovery.protocol import Protocol
 
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent} to write {out.name} into: make it first.")
     classes: dict[str, int] = {}
     labelled = []
     for key, record in records(ShardSet(shards), field, label):
@@ -46,6 +74,20 @@ def protocol(
         if given is not None and record.get(given):
             labelled.append(key)
     made = Protocol.drawn(classes, old, share, seed) if given is None else Protocol.given(classes, labelled)
-    made.write(out)
-    print(f"{out}: {len(made.labelled):,} of {len(classes):,} samples labelled, of {len(made.old)} old classes")
-    print(f"new       {len(made.new)} classes, which training does not hear of")
+    return made, len(classes)
+
+
+def _by_table(shards: str, labels: Path, confidence: float | None) -> tuple[Protocol, int]:
+    """A protocol, and how many samples there are."""
+    from datamodules import ShardSet
+    from mmmask.discovery.protocol import Protocol
+    from mmmask.discovery.tables import labels_of, sure_members
+
+    keys = [shard.key(row) for shard in ShardSet(shards).shards for row in range(len(shard))]
+    named = labels_of(labels, keys)
+    if confidence is not None:
+        sure = sure_members(labels, confidence)
+        named = {key: name for key, name in named.items() if key in sure}
+    made = Protocol.named(named, keys)
+    made.check(keys, str(labels))
+    return made, len(keys)

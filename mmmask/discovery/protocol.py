@@ -18,8 +18,9 @@ from mmmask.files import written_whole
 class Protocol:
     """Training knows the classes of the `labelled` samples, by key, and nothing of any other label.
 
-    `old` and `new` are classes as the data number them; `keys` is the digest of the keys of all training samples, and
-    `seed` what the labelled were drawn with (None: they were given).
+    `old` and `new` are classes as the data number them; `keys` is the digest of the keys of all training samples,
+    `seed` what the labelled were drawn with (None: they were given), and `names` are those of the old classes, if they
+    have any.
     """
 
     old: tuple[int, ...]
@@ -27,6 +28,7 @@ class Protocol:
     labelled: Mapping[str, int]
     keys: str
     seed: int | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.labelled:
@@ -73,11 +75,22 @@ class Protocol:
         return cls(tuple(sorted(old)), tuple(sorted(set(classes.values()) - old - {-1})), known, digest_of(classes))
 
     @classmethod
+    def named(cls, labelled: Mapping[str, str], keys: Collection[str]) -> Protocol:
+        """The protocol that labels these keys, of all `keys`, with names; which new classes there are nobody knows."""
+        names = tuple(sorted(set(labelled.values())))
+        for name in names:
+            if (count := list(labelled.values()).count(name)) < 2:
+                raise UserError(f"the table labels {count} sample of '{name}': label two or more, or leave it out.")
+        known = {key: names.index(name) for key, name in labelled.items()}
+        return cls(tuple(range(len(names))), (), known, digest_of(keys), names=names)
+
+    @classmethod
     def read(cls, path: Path) -> Protocol:
         """From a file."""
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{**found, "old": tuple(found["old"]), "new": tuple(found["new"])})
+            lists = {name: found[name] and tuple(found[name]) for name in ("old", "new", "names") if name in found}
+            return cls(**{**found, **lists})
         except OSError as error:
             raise UserError(
                 f"cannot read the protocol {path}: {error.strerror}. `mmmask protocol` makes one."
@@ -104,6 +117,11 @@ class Protocol:
             raise UserError(
                 f"{name} was made for other training samples than these {len(keys)}: make it again for them."
             )
+
+    def called(self) -> dict[str, str]:
+        """The name of its class, or its number, of each labelled key."""
+        names = dict(zip(self.old, self.names or map(str, self.old), strict=True))
+        return {key: names[label] for key, label in self.labelled.items()}
 
     def numbers(self) -> dict[str, int]:
         """The place of its class among the old, of each labelled key."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmmask.discovery.categories import Assigned, Category, Discovery
 from mmmask.discovery.kmeans import UNLABELLED
+from mmmask.discovery.protocol import Protocol
 from mmmask.errors import UserError, nearest
 from mmmask.files import written_whole
 
@@ -19,11 +20,22 @@ ASSIGNMENTS = ("key", "id", "category", "kind", "confidence", "second", "distanc
 
 
 def read_labels(path: Path, keys: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Places `(N,)` in the sorted names of categories, -1 where a key has none, and these names.
+    """Places `(N,)` in the sorted names of categories, -1 where a key has none, and these names; of a table, or of a
+    protocol (.json)."""
+    if path.suffix == ".json":
+        protocol = Protocol.read(path)
+        protocol.check(keys, str(path))
+        given = protocol.called()
+    else:
+        given = labels_of(path, keys)
+    names = sorted(set(given.values()))
+    number = {name: n for n, name in enumerate(names)}
+    return np.array([number[given[key]] if key in given else UNLABELLED for key in keys], dtype=np.int64), names
 
-    The table has the columns key and category; a row without a category labels nothing.
-    """
-    place = {key: n for n, key in enumerate(keys)}
+
+def labels_of(path: Path, keys: Sequence[str]) -> dict[str, str]:
+    """The category of each key that has one, by a table with the columns key and category."""
+    place = set(keys)
     given: dict[str, tuple[str, int]] = {}
     for line, row in _rows(path, ("key", "category")):
         key, category = row["key"].strip(), row["category"].strip()
@@ -35,14 +47,22 @@ def read_labels(path: Path, keys: Sequence[str]) -> tuple[NDArray[np.int64], lis
         key, line = strange[0]
         raise UserError(
             f"{path}: {len(strange)} keys are not in the data, the first is '{key}' in line {line}."
-            f"{nearest(key, list(place)[:10_000])}"
+            f"{nearest(key, keys[:10_000])}"
         )
-    names = sorted({category for category, _ in given.values() if category})
-    number = {name: n for n, name in enumerate(names)}
-    labels = np.full(len(keys), UNLABELLED)
-    for key, (category, _) in given.items():
-        labels[place[key]] = number.get(category, UNLABELLED)
-    return labels, names
+    return {key: category for key, (category, _) in given.items() if category}
+
+
+def sure_members(path: Path, confidence: float) -> set[str]:
+    """Keys that the assignments of a discovery put into known categories, so surely at least."""
+    found = set()
+    for line, row in _rows(path, ("key", "category", "kind", "confidence")):
+        try:
+            sure = float(row["confidence"]) >= confidence
+        except ValueError as error:
+            raise UserError(f"{path}, line {line}: the confidence is '{row['confidence']}' and no number.") from error
+        if sure and row["kind"] == "known":
+            found.add(row["key"].strip())
+    return found
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:

@@ -96,6 +96,36 @@ def test_stopped_every_five_batches_it_is_the_same_run(settings, made):
     assert told(stopped) == told(quiet)
 
 
+def test_what_a_person_corrects_is_trained_on_where_no_record_tells_a_class(made):
+    truth = write_small_shards(made / "pile", 90)
+    shards, labels = str(made / "pile/*.tar"), made / "labels.csv"
+    known = [(key, kind) for key, kind in truth.items() if kind in KINDS[:3]][::2]
+    labels.write_text("key,category\n" + "".join(f"{key},{kind}\n" for key, kind in known))
+    found = ["discover", "--data", shards, "--labels", str(labels), "--text", "txt"]
+    assert main([*found, "--classes", "6", "--out", str(made / "found")]) == 0
+    assignments = list(csv.DictReader((made / "found/assignments.csv").open()))
+    new = next(row["category"] for row in assignments if row["kind"] == "new")
+    (made / "c.yaml").write_text(yaml.safe_dump({"rename": {new: "belts"}}))
+    changed = ["--continue", str(made / "found"), "--corrections", str(made / "c.yaml"), "--out", str(made / "changed")]
+    assert main([*found, *changed]) == 0
+    table = ["--labels", str(made / "changed/assignments.csv"), "--confidence", "0.8"]
+    assert main(["protocol", shards, str(made / "p.json"), *table]) == 0
+    assert Protocol.read(made / "p.json").names == tuple(sorted([*KINDS[:3], "belts"]))
+    where = Path(config(made, "run", {"label": None, "objective": {"class_path": "mmmask.discovery.MMGCD"}}))
+    content = yaml.safe_load(where.read_text())
+    content["data"]["init_args"]["train"] = shards
+    del content["data"]["init_args"]["modalities"]["label"]
+    where.write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(where)]) == 0
+    asked = ["--config", str(where), "--ckpt_path", str(made / "run/run-1/checkpoints/last.ckpt")]
+    asked += ["--data.predict", shards, "--trainer.default_root_dir", str(made / "said")]
+    assert main(["predict", *asked]) == 0
+    said = list(csv.DictReader((made / "said/predictions.csv").open()))
+    assert len(said) == 90
+    assert {row["class"] for row in said} <= {"", "belts", *KINDS[:3]}
+    assert any(row["class"] for row in said)
+
+
 def towers(made):
     """The texts by the small text side of open_clip and by a BERT."""
     import open_clip

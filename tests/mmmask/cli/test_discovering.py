@@ -76,6 +76,19 @@ def test_a_seed_repeats_and_k_is_estimated_where_it_is_not_told(small, tmp_path,
     assert len(rows_of(tmp_path / "estimated" / "categories.csv")) == best
 
 
+def test_a_protocol_labels_as_its_table_does(small, tmp_path, refused):
+    folder, _ = small
+    shards, protocol = folder / "shards", tmp_path / "protocol.json"
+    given = ["protocol", f"{shards}/*.tar", protocol, "--labels", folder / "labels.csv"]
+    assert cli.main([str(word) for word in given]) == 0
+    assert discover(folder, "--labels", protocol, "--out", tmp_path / "run", "--classes", 6) == 0
+    for name in ("assignments.csv", "categories.csv", "discovery.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (folder / "run" / name).read_bytes()
+    write_small_shards(tmp_path / "others", 12, start=500)
+    others = ["discover", "--data", tmp_path / "others", "--labels", protocol, "--out", tmp_path / "no"]
+    assert "samples that are not there" in refused(*others)
+
+
 def test_the_page_shows_all_samples_that_it_names_and_tells_where_each_category_lies(small, tmp_path, refused):
     pytest.importorskip("sklearn")
     folder, truth = small
