@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmask.errors import UserError
@@ -95,7 +96,7 @@ class PlacedEmbedding(Vocabularies):
 
     def _places(self, tokens: TokenSet, learned: nn.Embedding) -> Tensor:
         place = self.first_place[tokens.modality] + tokens.position
-        kind = self.kinds[tokens.modality]
+        kind = F.embedding(tokens.modality, self.kinds)  # indexing would sum gradients in an order of its own
         if not learned.num_embeddings:
             return self.fixed[place].to(kind.dtype) + kind
         moves = self.moves[tokens.modality]
