@@ -41,7 +41,7 @@ class ClassVector(nn.Module):
         self.biases = nn.Parameter(torch.zeros(depth, dim))
 
     def forward(self, classes: Tensor) -> Tensor:
-        x = self.embed[classes] / len(self.embed) ** 0.5 + self.embed_bias
+        x = F.embedding(classes, self.embed) / len(self.embed) ** 0.5 + self.embed_bias
         x = x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = F.linear(x, weight / (self.slowness * weight.shape[1] ** 0.5), bias / self.slowness)
