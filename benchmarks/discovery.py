@@ -42,6 +42,13 @@ def labels(path, true):
     return path
 
 
+def split(true):
+    """How a set's protocol splits it."""
+    classes = {record["label"]: record["old"] for record in true.values()}
+    labelled = sum(bool(record["labelled"]) for record in true.values())
+    return f"{sum(classes.values())} + {len(classes) - sum(classes.values())}, {labelled:,} of {len(true):,}"
+
+
 def scores(found, true):
     """All, old and new accuracy, in %, and how many categories there are."""
     with open(found / "assignments.csv", newline="") as stream:
@@ -59,7 +66,8 @@ def main():
     parser.add_argument("--classes", nargs="+", choices=["known", "estimated"], default=["known", "estimated"])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_discovery"))
     arguments = parser.parse_args()
-    print("| data | K | All | Old | New | categories | s |\n|---|---|---|---|---|---|---|")
+    print("| data, split (old + new, labelled of all) | K | seeds | transductive All | Old | New | categories | s |")
+    print("|---" * 8 + "|")
     for name in arguments.data:
         data, k, options = KINDS[name]
         shards = f"{SETS / data}/train-*.tar"
@@ -74,7 +82,8 @@ def main():
                 rows.append([*scores(folder / "found", true), seconds])
             columns = list(zip(*rows, strict=True))
             shown = (f"{statistics.mean(some):.1f} ({min(some):.1f}-{max(some):.1f})" for some in columns)
-            print(f"| {name} | {how} | {' | '.join(shown)} |", flush=True)
+            seeds = " ".join(map(str, arguments.seeds))
+            print(f"| {name}, {split(true)} | {how} | {seeds} | {' | '.join(shown)} |", flush=True)
             (out / f"{how}.json").write_text(json.dumps(rows))
 
 

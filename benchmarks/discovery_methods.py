@@ -74,7 +74,9 @@ def main():
     options = ["--trainer.precision", arguments.precision]
     if steps := arguments.steps:
         options += ["--trainer.max_steps", steps, "--trainer.val_check_interval", steps]
-    print("| method | All | Old | New | inductive All | Old | New | s |\n|---|---|---|---|---|---|---|---|")
+    titles, seeds = ("masked" if arguments.masked else "plain"), " ".join(map(str, arguments.seeds))
+    print(f"K known, the protocol of the set, {titles} titles, seeds {seeds}\n")
+    print("| method | transductive All | Old | New | inductive All | Old | New | s |\n" + "|---" * 8 + "|")
     for method in arguments.methods:
         found = [trained(out, method, seed, MASKED if arguments.masked else [], *options) for seed in arguments.seeds]
         columns = [told(values) for values in zip(*(scores for scores, _ in found), strict=True)]
