@@ -10,13 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 def counting() -> FlopCounterMode:
     """Counts what is computed in its context: `get_total_flops()`."""
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={
-            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-            torch.ops.mkldnn._linear_pointwise: _product,
-        },
-    )
+    mapping: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+    if torch.backends.mkldnn.is_available():
+        mapping[torch.ops.mkldnn._linear_pointwise] = _product
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:

@@ -36,6 +36,8 @@ class Protocol:
         given = list(self.labelled.values())
         if strange := sorted(set(given) - set(self.old)):
             raise UserError(f"the protocol labels samples of class {strange[0]}, which is not one of the old classes.")
+        if self.names is not None and len(self.names) != len(self.old):
+            raise UserError(f"the protocol has {len(self.names)} names for {len(self.old)} old classes.")
         if both := sorted(set(self.old) & set(self.new)):
             raise UserError(f"the protocol calls class {both[0]} old and new.")
         for label in self.old:

@@ -37,6 +37,7 @@ def test_what_is_written_is_read_and_equal_protocols_are_equal_files(tmp_path):
         (lambda: Protocol.drawn(CLASSES, share=1.0), "share of labelled samples"),
         (lambda: Protocol((0,), (0,), {"k0": 0, "k4": 0}, ""), "calls class 0 old and new"),
         (lambda: Protocol((0,), (), {"k0": 0, "k1": 5}, ""), "class 5, which is not one of the old"),
+        (lambda: Protocol((0,), (), {"k0": 0, "k1": 0}, "", names=("a", "b")), "2 names for 1 old classes"),
     ],
 )
 def test_protocols_that_teach_nothing_are_refused(make, message):
