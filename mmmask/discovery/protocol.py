@@ -91,13 +91,13 @@ class Protocol:
         """From a file."""
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            lists = {name: found[name] and tuple(found[name]) for name in ("old", "new", "names") if name in found}
-            return cls(**{**found, **lists})
+            names = None if found.get("names") is None else tuple(found["names"])
+            return cls(**{**found, "old": tuple(found["old"]), "new": tuple(found["new"]), "names": names})
         except OSError as error:
             raise UserError(
                 f"cannot read the protocol {path}: {error.strerror}. `mmmask protocol` makes one."
             ) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is no protocol ({error}). `mmmask protocol` makes one.") from error
 
     def write(self, path: Path) -> None:
