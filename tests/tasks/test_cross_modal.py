@@ -101,7 +101,7 @@ def test_each_modality_is_predicted_from_each_other(trained):
     batch = {name: [sample[name] for sample in data] for name in ("image", "caption", "kind")}
     pictures, kinds = torch.stack(batch["image"]), [NAMES[kind] for kind in batch["kind"]]
     given = {"pixels": pictures, "ink": pictures, "caption": batch["caption"], "kind": kinds}
-    ink = trained.codecs["ink"].bits(pictures)[:, None].float()
+    ink = trained.codecs["ink"].bits(pictures)[:, None]
     for source, raw in given.items():
         others = [name for name in ("ink", "caption", "kind") if name != source]
         found = {name: trained.predict({source: raw}, [name])[name] for name in others}
@@ -110,7 +110,7 @@ def test_each_modality_is_predicted_from_each_other(trained):
         if source != "caption":
             assert found["caption"] == batch["caption"], source
         if source not in ("ink", "pixels"):
-            assert (found["ink"] == ink).float().mean() > 0.95, source
+            assert ((found["ink"] < 0.5) == ink).float().mean() > 0.95, source
 
 
 def test_vectors_of_what_belongs_together_are_close_also_where_samples_lack_some():
