@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.labelled:
             raise UserError("the protocol labels no sample: then there is nothing to learn from; cluster with KMeans.")
-        given = list(self.labelled.values())
+        given = Counter(self.labelled.values())
         if strange := sorted(set(given) - set(self.old)):
             raise UserError(f"the protocol labels samples of class {strange[0]}, which is not one of the old classes.")
         if self.names is not None and len(self.names) != len(self.old):
@@ -41,9 +42,9 @@ class Protocol:
         if both := sorted(set(self.old) & set(self.new)):
             raise UserError(f"the protocol calls class {both[0]} old and new.")
         for label in self.old:
-            if given.count(label) < 2:
+            if given[label] < 2:
                 raise UserError(
-                    f"the protocol labels {given.count(label)} samples of the old class {label}: label two or more, "
+                    f"the protocol labels {given[label]} samples of the old class {label}: label two or more, "
                     "or call it new."
                 )
 
@@ -79,12 +80,12 @@ class Protocol:
     @classmethod
     def named(cls, labelled: Mapping[str, str], keys: Collection[str]) -> Protocol:
         """The protocol that labels these keys, of all `keys`, with names; which new classes there are nobody knows."""
-        names = tuple(sorted(set(labelled.values())))
-        for name in names:
-            if (count := list(labelled.values()).count(name)) < 2:
-                raise UserError(f"the table labels {count} sample of '{name}': label two or more, or leave it out.")
-        known = {key: names.index(name) for key, name in labelled.items()}
-        return cls(tuple(range(len(names))), (), known, digest_of(keys), names=names)
+        counts = Counter(labelled.values())
+        if alone := sorted(name for name, count in counts.items() if count < 2):
+            raise UserError(f"the table labels 1 sample of '{alone[0]}': label two or more, or leave it out.")
+        number = {name: n for n, name in enumerate(sorted(counts))}
+        known = {key: number[name] for key, name in labelled.items()}
+        return cls(tuple(number.values()), (), known, digest_of(keys), names=tuple(number))
 
     @classmethod
     def read(cls, path: Path) -> Protocol:
