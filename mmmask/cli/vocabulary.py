@@ -18,6 +18,7 @@ def vocabulary(
     sentinels: int = 64,
     coordinates: int = 0,
     classes: Path | None = None,
+    least: int = 1,
 ) -> None:
     """Learn the words of the texts of shards, write them as a file of the tokenizers library, and say how long the
     texts are in these words and how many are unknown.
@@ -28,10 +29,12 @@ def vocabulary(
         field: of the shards that holds the texts.
         part: entry of a JSON record that holds them, if the field is one.
         size: words, the special ones among them.
-        kind: wordpiece (parts of words, for captions) or bpe (pairs of bytes: any text can be written).
+        kind: wordpiece (parts of words, for captions), bpe (pairs of bytes: any text can be written) or words (whole
+            words, for discovery).
         sentinels: words that stand for gaps: one for every other word of a text, and one more.
         coordinates: values of v0=0, v0=1, ..., and of v1, v2 and v3, that are words: of boxes, records and palettes.
         classes: file with a name in each line, of which each is one word: those of boxes.
+        least: of whole words, how often one occurs at least; rarer ones are unknown.
     """
     import numpy as np
 
@@ -44,7 +47,7 @@ def vocabulary(
         raise UserError(f"there is no folder {out.parent} to write {out.name} into: make it first.")
     names = [] if classes is None else _lines(classes)
     texts = texts_of(ShardSet(shards), field, part)
-    words = learn_words(texts, size, kind, sentinels, coordinates, names)
+    words = learn_words(texts, size, kind, sentinels, coordinates, names, least)
     length = np.zeros(len(texts), dtype=np.int64)
     known = unknown = 0
     for row, text in enumerate(texts):

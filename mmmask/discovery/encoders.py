@@ -143,16 +143,20 @@ class BackboneEncoder(Encoder):
         return parts * self.backbone.encoder.dim
 
     def _pooled(self, own: Sequence[str], features: Tensor, tokens: TokenSet) -> Tensor:
-        """One vector `(B, width)` of the features `(B, N, dim)` of the tokens of these modalities."""
+        """One vector `(B, width)` of the features `(B, N, dim)` of the tokens of these modalities.
+
+        Beside a grid of n places, a mean is taken sqrt(n) times: it is as long as they are together.
+        """
         if not self.in_places:
             return self.mean(features, tokens.is_valid())
         catalogue, parts = self.backbone.embedding.catalogue, []
+        places = max((catalogue[name].length for name in own if catalogue[name].kind == "grid"), default=1)
         for name in own:
             mine = (tokens.modality == catalogue.number(name)) & tokens.is_valid()
             if catalogue[name].kind == "grid":
                 parts.append(in_order(features, tokens, mine, catalogue[name].length)[0].flatten(1))
             else:
-                parts.append(self.mean(features, mine))
+                parts.append(self.mean(features, mine) * places**0.5)
         return torch.cat(parts, 1)
 
     def entries(self) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SPECIALS = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 BYTES = 256  # words that pairs of bytes begin with
-WordKind = Literal["wordpiece", "bpe"]
+WordKind = Literal["wordpiece", "bpe", "words"]
 
 
 def learn_words(
@@ -25,20 +25,30 @@ def learn_words(
     sentinels: int = 64,
     coordinates: int = 0,
     classes: Sequence[str] = (),
+    least: int = 1,
 ) -> Tokenizer:
     """A vocabulary of at most `size` lower-case words of these texts, the special ones among them: parts of words
-    (wordpiece), of which rare letters are unknown, or pairs of bytes (bpe). The same texts give the same.
+    (wordpiece), of which rare letters are unknown, pairs of bytes (bpe), or whole words (words), of which those are
+    unknown that occur less than `least` times. The same texts give the same.
 
     Special are sentinels, so many `coordinates` v0=0, v0=1, ... and as many of v1, v2 and v3, and names of `classes`,
     which are one word each.
     """
     if kind not in WordKind.__args__:  # type: ignore[attr-defined]
-        raise UserError(f"there is no vocabulary of kind '{kind}': choose wordpiece or bpe.")
+        raise UserError(f"there is no vocabulary of kind '{kind}': choose wordpiece, bpe or words.")
+    if least < 1 or (least > 1 and kind != "words"):
+        raise UserError(
+            f"least is {least}, how often a word occurs at least; give 1, or for kind words more."
+        )
     special: list[str | AddedToken] = [*SPECIALS, *(f"[S_{number}]" for number in range(sentinels))]
     special += _whole_words(coordinates, classes)
-    least = len(special) + (BYTES if kind == "bpe" else 0)
-    if sentinels < 2 or size <= least:
-        raise UserError(f"a vocabulary needs 2 or more sentinels and a size above {least}, got {sentinels} and {size}.")
+    fewest = len(special) + (BYTES if kind == "bpe" else 0)
+    if sentinels < 2 or size <= fewest:
+        raise UserError(
+            f"a vocabulary needs 2 or more sentinels and a size above {fewest}, got {sentinels} and {size}."
+        )
+    if kind == "words":
+        return _common_words(texts, size, special, least)
     learn = _parts_of_words if kind == "wordpiece" else _pairs_of_bytes
     return learn(texts, size, special)
 
@@ -80,6 +90,19 @@ def _parts_of_words(texts: Iterable[str], size: int, special: Sequence[str | Add
     content = json.loads(words.to_str())
     content["added_tokens"] = content["added_tokens"][: len(special)]  # letters are words as others are
     return Tokenizer.from_str(json.dumps(content))
+
+
+def _common_words(texts: Iterable[str], size: int, special: Sequence[str | AddedToken], least: int) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = _lower(), pre_tokenizers.BertPreTokenizer()
+    words.decoder = decoders.WordPiece()  # no space before a comma
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=size, min_frequency=least, special_tokens=list(special), show_progress=False
+    )
+    words.train_from_iterator(texts, trainer)
+    return words
 
 
 def _pairs_of_bytes(texts: Iterable[str], size: int, special: Sequence[str | AddedToken]) -> Tokenizer:

@@ -27,12 +27,18 @@ class Words(SequenceCodec):
         length: words of a text.
         source: entry of the batch that holds the texts.
         published: as 4M's checkpoints know texts: each ends with `[EOS]`, and sentinels begin with `[S_1]`.
+        unknown: false leaves out words that the vocabulary does not know, where there are others.
     """
 
     words: TextVocabulary
 
     def __init__(
-        self, vocabulary: Path | dict[str, Any], length: int, source: str | None = None, published: bool = False
+        self,
+        vocabulary: Path | dict[str, Any],
+        length: int,
+        source: str | None = None,
+        published: bool = False,
+        unknown: bool = True,
     ) -> None:
         super().__init__(source)
         if length < 1:
@@ -41,10 +47,15 @@ class Words(SequenceCodec):
         first, last = self.words.sentinels
         self.vocab_size, self.sentinels = self.words.size, (first + published, last)
         self._end = [self.words.number("[EOS]")] if published else []
+        self._left_out = None if unknown else self.words.ids.get("[UNK]")
 
     def encode(self, raw: Sequence[str | None]) -> Data:
         """Words of all texts."""
-        return self._data([self._ids(text.strip()) + self._end if text and text.strip() else [] for text in raw])
+        return self._data([self._known(text.strip()) + self._end if text and text.strip() else [] for text in raw])
+
+    def _known(self, text: str) -> list[int]:
+        ids = self._ids(text)
+        return [word for word in ids if word != self._left_out] or ids[:1]
 
     def _ids(self, text: str) -> list[int]:
         first, last = self.sentinels

@@ -54,6 +54,33 @@ def test_pairs_of_bytes_can_write_any_text():
     assert back(words, words.encode(["naïve hyphen-minus: 😀"])) == ["naïve hyphen-minus: 😀"]
 
 
+def test_whole_words_are_those_that_occur_often_enough():
+    words = learn_words([*CAPTIONS, "a ring, a Ring."], 200, "words", sentinels=20, least=3)
+    assert set(words.get_vocab()) == {
+        *("[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{number}]" for number in range(20))),
+        *("a", ",", "ring", "small"),
+    }
+    assert words.encode("a smaller ring, small").tokens == ["a", "[UNK]", "ring", ",", "small"]
+    assert back(Words(json.loads(words.to_str()), 9), Words(json.loads(words.to_str()), 9).encode(["Small, a"])) == [
+        "small, a"
+    ]
+    for kind, least in (("words", 0), ("wordpiece", 2)):
+        with pytest.raises(UserError, match=f"least is {least}"):
+            learn_words(CAPTIONS, 200, kind, least=least)
+
+
+def test_unknown_words_can_be_left_out_where_there_are_others():
+    vocabulary = json.loads(learn_words(CAPTIONS, 200, "words", sentinels=20, least=2).to_str())
+    texts = ["a zebra in front, ___ zebra", "zebra giraffe", "zebra ___", ""]
+    all_words, known = Words(vocabulary, 9), Words(vocabulary, 9, unknown=False)
+    assert all_words.encode(texts).length.tolist() == [7, 2, 2, 0]
+    data = known.encode(texts)
+    assert data.length.tolist() == [5, 1, 1, 0]
+    assert data.ids[1, 0] == 1  # a text is there, though nothing of it is known
+    assert data.ids[2, 0] == 4
+    assert back(known, data) == ["a in front,", "", "", ""]
+
+
 def test_a_modality_is_a_sequence_with_the_sentinels_of_the_vocabulary(words, vocabulary):
     modality = words.modality("caption")
     assert (modality.kind, modality.length, modality.sentinels) == ("sequence", 32, (4, 24))
@@ -102,7 +129,7 @@ def test_letters_that_spell_a_special_word_are_letters(words):
     assert ((used == 1) | (used >= 24)).all()
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "words"])
 def test_coordinates_and_classes_are_words_of_texts_and_control_words_are_not(kind):
     learnt = learn_words(CAPTIONS, 700, kind, sentinels=20, coordinates=60, classes=["traffic light", "dog"])
     words = Words(json.loads(learnt.to_str()), 60)
