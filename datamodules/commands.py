@@ -139,6 +139,17 @@ def pack_folder(source: Path, out: Path, **packing: Any) -> None:
     _report(convert.pack_all(convert.image_folder(source), out, **packing))
 
 
+def pack_pairs(pictures: Path, texts: Path, out: Path, **packing: Any) -> None:
+    """Two folders, of pictures and of texts: <name>.jpg and <name>.txt are one sample.
+
+    Args:
+        pictures: folder with pictures.
+        texts: folder with texts, .txt files in UTF-8.
+        out: folder to write shards into.
+    """
+    _report(convert.pack_all(convert.pairs(pictures, texts), out, **packing))
+
+
 def pack_table(
     source: Path,
     out: Path,
@@ -199,8 +210,9 @@ def pack_n24news(source: Path, out: Path, text: convert.TextField = "abstract", 
 
 COMMANDS: dict[str, Any] = {
     "pack": {
-        "_help": "turn raw data into shards: a folder tree, a table, or a published data set",
+        "_help": "turn raw data into shards: a folder tree, folders of pairs, a table, or a published data set",
         "folder": pack_folder,
+        "pairs": pack_pairs,
         "table": pack_table,
         "food101": pack_food101,
         "upmc-food101": pack_upmc_food101,

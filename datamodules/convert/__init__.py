@@ -6,6 +6,7 @@ A converter is a function `(source, ...) -> DataSet`; a new one is one file here
 from datamodules.convert.food101 import food101
 from datamodules.convert.image_folder import image_folder
 from datamodules.convert.n24news import TextField, n24news
+from datamodules.convert.pairs import pairs
 from datamodules.convert.records import DataSet, Record, pack_all
 from datamodules.convert.table import Columns, table
 from datamodules.convert.upmc_food101 import upmc_food101
@@ -19,6 +20,7 @@ __all__ = [
     "image_folder",
     "n24news",
     "pack_all",
+    "pairs",
     "table",
     "upmc_food101",
 ]

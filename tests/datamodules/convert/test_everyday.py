@@ -65,6 +65,34 @@ def test_an_empty_folder_is_refused(tmp_path):
         convert.image_folder(tmp_path / "nowhere")
 
 
+def test_pictures_and_texts_of_two_folders_belong_together_by_their_names(tmp_path):
+    tree(tmp_path / "pictures", {"a cat.jpg": jpeg(1), "sub/it's \"b\".v2.JPG": jpeg(2), "alone.jpg": jpeg(3)})
+    texts = {"a cat.txt": b"\xef\xbb\xbfA, \"cat\"\n here", "sub/it's \"b\".v2.txt": "ein Tölpel".encode()}
+    texts |= {"alone.txt": b" \n", "words only.txt": b"no picture", "bad.txt": b"\xff\xfe", "none.txt": b"", "x.md": b"x"}
+    found = convert.pairs(tmp_path / "pictures", tree(tmp_path / "texts", texts))
+    report = convert.pack_all(found, tmp_path / "out")["train"]
+    assert dict(report.skipped) == {"text is not UTF-8": 1, "empty text, no picture": 1}
+    assert contents(tmp_path / "out") == {
+        "a cat": {"jpg": jpeg(1), "txt": b'A, "cat" here'},
+        "sub/it's \"b\"_v2": {"jpg": jpeg(2), "txt": "ein Tölpel".encode()},
+        "alone": {"jpg": jpeg(3), "txt": None},
+        "words only": {"jpg": None, "txt": b"no picture"},
+    }
+
+
+def test_folders_that_are_no_pairs_are_refused(tmp_path):
+    pictures, texts = tree(tmp_path / "pictures", {"a.jpg": jpeg(1)}), tree(tmp_path / "texts", {"b.txt": b"b"})
+    (tmp_path / "empty").mkdir()
+    for given, message in (
+        ((pictures, texts), r"no picture of .*pictures \(a, ...\) has the name of a text of .*texts \(b, ...\)"),
+        ((pictures, tmp_path / "empty"), r"empty holds no texts \(\*.txt\)"),
+        ((tmp_path / "empty", texts), "empty holds no pictures"),
+        ((pictures, tmp_path / "nowhere"), "nowhere is missing: give the folder of the texts"),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert.pairs(*given)
+
+
 ROWS = [
     {"file": "a.jpg", "caption": " a  cat ", "kind": "cat", "part": "train"},
     {"file": "a.jpg", "caption": "the same cat", "kind": "cat", "part": "train"},
