@@ -76,7 +76,7 @@ def far_apart(
     of some `candidates` that one which leaves the smallest sum of distances. A draw u takes the first row at which
     the cumulative distance reaches u of the sum, as the published code does."""
     x = torch.from_numpy(rows)
-    squares = (x * x).sum(1)
+    squares = torch.from_numpy(np.einsum("nd,nd->n", rows, rows))  # without a copy of all
 
     def distances(others: torch.Tensor) -> torch.Tensor:
         found = torch.addmm(squares, others, x.T, alpha=-2)  # (m, n), so that each is contiguous

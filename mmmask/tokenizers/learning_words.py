@@ -37,9 +37,7 @@ def learn_words(
     if kind not in WordKind.__args__:  # type: ignore[attr-defined]
         raise UserError(f"there is no vocabulary of kind '{kind}': choose wordpiece, bpe or words.")
     if least < 1 or (least > 1 and kind != "words"):
-        raise UserError(
-            f"least is {least}, how often a word occurs at least; give 1, or for kind words more."
-        )
+        raise UserError(f"least is {least}, how often a word occurs at least; give 1, or for kind words more.")
     special: list[str | AddedToken] = [*SPECIALS, *(f"[S_{number}]" for number in range(sentinels))]
     special += _whole_words(coordinates, classes)
     fewest = len(special) + (BYTES if kind == "bpe" else 0)

@@ -66,15 +66,15 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_pictures_and_texts_of_two_folders_belong_together_by_their_names(tmp_path):
-    tree(tmp_path / "pictures", {"a cat.jpg": jpeg(1), "sub/it's \"b\".v2.JPG": jpeg(2), "alone.jpg": jpeg(3)})
-    texts = {"a cat.txt": b"\xef\xbb\xbfA, \"cat\"\n here", "sub/it's \"b\".v2.txt": "ein Tölpel".encode()}
+    tree(tmp_path / "pictures", {"a cat.jpg": jpeg(1), 'sub/it\'s "b".v2.JPG': jpeg(2), "alone.jpg": jpeg(3)})
+    texts = {"a cat.txt": b'\xef\xbb\xbfA, "cat"\n here', 'sub/it\'s "b".v2.txt': "ein Tölpel".encode()}
     texts |= {"alone.txt": b" \n", "words only.txt": b"no picture", "bad.txt": b"\xff\xfe", "none.txt": b""}
     found = convert.pairs(tmp_path / "pictures", tree(tmp_path / "texts", texts))
     report = convert.pack_all(found, tmp_path / "out")["train"]
     assert dict(report.skipped) == {"text is not UTF-8": 1, "empty text, no picture": 1}
     assert contents(tmp_path / "out") == {
         "a cat": {"jpg": jpeg(1), "txt": b'A, "cat" here'},
-        "sub/it's \"b\"_v2": {"jpg": jpeg(2), "txt": "ein Tölpel".encode()},
+        'sub/it\'s "b"_v2': {"jpg": jpeg(2), "txt": "ein Tölpel".encode()},
         "alone": {"jpg": jpeg(3), "txt": None},
         "words only": {"jpg": None, "txt": b"no picture"},
     }
