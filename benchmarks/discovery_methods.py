@@ -38,7 +38,6 @@ METHODS = {  # name: options
 }
 TITLE = "--data.modalities.title.init_args"
 MASKED = [f"{TITLE}.field", "json", f"{TITLE}.part", "title_masked"]
-WORDS = ["--size", 4000, "--sentinels", 16, "--kind", "words", "--least", 3]  # as the configuration
 SCORES = ("all", "old", "new")
 
 
@@ -46,7 +45,7 @@ def trained(out, method, seed, titles, *options):
     """The last scores of a method, and the seconds of its training."""
     protocol, words = out / "protocol.json", out / "words.json"
     call(out / "protocol", "protocol", f"{DATA}/train-*.tar", protocol, "--given", "labelled")
-    call(out / "words", "vocabulary", f"{DATA}/train-*.tar", words, *WORDS)
+    call(out / "words", "vocabulary", f"{DATA}/train-*.tar", words, "--size", 4000, "--sentinels", 16)
     folder = out / f"{method.replace(' ', '-')}-{seed}"
     settings = ["--config", "configs/discovery/fashion_products.yaml", "--seed_everything", seed]
     settings += ["--data.train", f"{DATA}/train-*.tar", "--data.val", f"{DATA}/test-*.tar"]
