@@ -1,7 +1,7 @@
 """Clustering with known classes: speed, accuracy on real titles, scale.
 
-    python benchmarks/clustering.py --part speed|titles|count|scale [--seeds 10] [--starts default] [--rows 10000000]
-        [--masked] [--data food10-pairs ...] [--breathing]
+    python benchmarks/clustering.py --part speed|titles|count|baselines|scale [--seeds 10] [--starts default]
+        [--rows 10000000] [--masked] [--data food10-pairs ...] [--breathing]
 
 speed: 20,000 x 768 in 100 classes, 50 of them known, against the published algorithm in torch, in turns. Of that a few
 centres and iterations are timed and the rest is extrapolated: each new centre costs in proportion to the centres there
@@ -11,6 +11,7 @@ titles: the 22,716 titles of UPMC-Food-101, 51 of 101 classes known: accuracy by
 leaves out of each title the words of its class; labels of new classes so shape what the test reads, and no more.
 count: the number of classes by each criterion, on the grid that `mmmask discover` looks at: from the known classes to
 four times as many and ten, then closer about the best. Features are those of `mmmask discover` from one field.
+baselines: Ward's clustering, alone and after the mean shift of CMS, on the small ones of these sets, K known.
 scale: float16 features in a file, memory-mapped (made where it is not; 10,000,000 x 256 are 5 GB), K = 1000.
 Labels of new classes are used to judge, and for nothing else. Seconds are of the processor, all threads together:
 with OMP_NUM_THREADS=1 those of a quiet machine, also on a busy one.
@@ -37,6 +38,7 @@ from title_features import read_titles, title_vectors, without_class
 from datamodules.gathering import gather
 from datamodules.shards import ShardSet
 from mmmask.discovery import ClassCount, KMeans
+from mmmask.discovery.agglomerative import mean_shift, ward
 from mmmask.discovery.seeding import SEEDINGS, far_apart
 from mmmask.discovery.space import Space, picked
 from mmmask.metrics import agreement
@@ -249,6 +251,22 @@ def curve_table(name, curve):
     return table
 
 
+def baselines(options):
+    table = Table("data", "K", "k-means, labelled rows pinned", "Ward", "CMS's mean shift and Ward (steps)", box=None)
+    for name in (name for name in options.data if name != "food101-raw"):  # too many rows for Ward
+        rows, true, given = set_rows(name)
+        k, old = len(np.unique(true)), np.unique(given[given >= 0])
+
+        def told(labels, true=true, given=given, old=old):
+            found = agreement(labels[given < 0], true[given < 0], old)
+            return np.array([100 * found[part] for part in ("all", "old", "new")])
+
+        pinned = np.mean([told(KMeans(k, seed=seed).fit(rows, given).labels) for seed in range(options.seeds)], 0)
+        shifted, steps = mean_shift(rows, given, k)
+        table.add_row(name, str(k), *map(show, (pinned, told(ward(rows, k)))), f"{show(told(shifted))} ({steps})")
+    return table
+
+
 def scale(options):
     path = Path(options.file or Path(tempfile.gettempdir()) / f"clustering-{options.rows}.npy")
     if not path.is_file():
@@ -273,12 +291,12 @@ def write_features(path, count, dim=256, k=1000):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {part.__name__: part for part in (speed, titles, count, scale)}
+    parts = {part.__name__: part for part in (speed, titles, count, baselines, scale)}
     parser.add_argument("--part", choices=parts, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--starts", nargs="+", choices=OURS, default=list(OURS), help="speed, titles: which are run")
     parser.add_argument("--masked", action="store_true", help="titles: without the words of their classes")
-    parser.add_argument("--data", nargs="+", choices=COUNTED, default=list(COUNTED), help="count: the sets")
+    parser.add_argument("--data", nargs="+", choices=COUNTED, default=list(COUNTED), help="count, baselines: the sets")
     parser.add_argument("--breathing", action="store_true", help="count: by clusters that breathe")
     parser.add_argument("--iterations", type=int, default=20, help="scale: at most so many passes")
     parser.add_argument("--rows", type=int, default=10_000_000)
