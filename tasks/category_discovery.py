@@ -30,6 +30,7 @@ from tasks.beginning import begin_from
 from tasks.codec_task import CodecTask
 from tasks.judging import SHORT, Judged, write_assigned, write_classes
 from tasks.optimizing import Decay, adamw
+from tasks.training.ema import EMA
 from tasks.training.loops import is_last_step, validation_follows
 
 SETS = ("", "inductive/")  # validation data: those of training, of which the unlabelled count; others
@@ -214,6 +215,7 @@ class CategoryDiscovery(CodecTask):
             raise UserError("CategoryDiscovery: not all old classes have labelled samples among the training samples.")
         self._begun = True
         set_weight(self.head.prototypes.weight, torch.from_numpy(found.centres))
+        EMA.begin_anew(self, self.head.prototypes.weight)
         if isinstance(self.fusion, LearnedFusion):
             self.fusion.set(list(found.weights.values()))
 

@@ -41,6 +41,15 @@ class EMA(pl.Callback):
                 return {} if sharded else callback.average
         return {}
 
+    @classmethod
+    def begin_anew(cls, task: pl.LightningModule, weight: torch.nn.Parameter) -> None:
+        """A weight was set from outside: what it was before is no part of its average."""
+        for callback in task.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, cls):
+                for name, one in _trained(task).items():
+                    if one is weight and name in callback.average:
+                        callback.average[name].copy_(weight.detach())
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen_step = trainer.global_step
         self._ready(pl_module)

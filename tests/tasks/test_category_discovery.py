@@ -263,6 +263,15 @@ def test_prototypes_begin_as_clusters_with_the_old_classes_in_their_places(shard
     assert (own == given[given >= 0]).float().mean() > 0.9
 
 
+def test_averages_of_prototypes_begin_where_prototypes_do(shards, protocol):
+    ema, model = EMA(0.9), task(protocol, features_first=0.5, lr=1e-6)
+    start = model.head.prototypes.weight.detach().clone()
+    fit(model, data(shards, protocol), 2, callbacks=[ema])
+    averaged = ema.average["head.prototypes.weight"]
+    torch.testing.assert_close(averaged, model.head.prototypes.weight.detach(), atol=1e-4, rtol=0)
+    assert (averaged - start).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize(("share", "steps"), [(0.9, 4), (0.999, 3), (0.5, 1)])
 def test_prototypes_begin_however_few_steps_are_left_for_them(shards, protocol, share, steps):
     model, where = task(protocol, features_first=share, fusion=LearnedFusion(2)), data(shards, protocol)
