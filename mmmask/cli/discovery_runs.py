@@ -72,7 +72,7 @@ def _samples(shards: ShardSet, settings: dict[str, Any]) -> Samples:
     if settings["model"] and settings["features"]:
         raise UserError("--model and --features both say what to go by: give one of them.")
     if settings["model"]:
-        samples.given = vectors_of_run(Path(settings["model"]), settings["data"])
+        samples.given, samples.learned = vectors_of_run(Path(settings["model"]), settings["data"])
     samples.check()
     return samples
 
@@ -132,6 +132,9 @@ def summary(found: Found, names: list[str], wanted: Wanted, old: Discovery | Non
         if calibration.tested:
             coverage, accuracy = calibration.tested
             yield f"            tested where the threshold was not chosen: {coverage:.0%}, {accuracy:.1%} right"
+        if calibration.learned:
+            learned = f"features had learned {calibration.learned:,} of these labels"
+            yield f"            {learned}: of others fewer will be right"
         if calibration.reached[1] < wanted.accuracy:
             yield f"            {wanted.accuracy:.0%} was asked for, and is not reached at any confidence"
     else:

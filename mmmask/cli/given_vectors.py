@@ -47,9 +47,9 @@ def vectors_of_file(features: Path, keys: Path, wanted: list[str]) -> Any:
 
 
 @torch.no_grad()
-def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
-    """Rows `(N, D)` in the order of the shards: the features of a category discovery, or of each aligned modality;
-    zeros where a sample lacks it."""
+def vectors_of_run(run: Path, data: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """Rows `(N, D)` in the order of the shards: the features of a category discovery, or of each aligned modality,
+    zeros where a sample lacks it. And the keys of the samples whose labels that discovery has learned."""
     from datamodules import ShardData
     from mmmask.cli.training import know_classes
     from tasks.command_line import load_run
@@ -66,7 +66,8 @@ def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
         entries = [found.source(name) for name in names]
     else:
         raise UserError(f"{run} has no vectors to compare: train it with alignment.")
-    readers = load_run(run)[1].modalities
+    task, trained_on = load_run(run)
+    readers = trained_on.modalities
     sources = {entry: readers[entry] for entry in entries}
     loader = ShardData(data, sources, predict=data, missing="mask", allow="remote").predict_dataloader()
     parts: dict[str, list[np.ndarray]] = {}
@@ -74,7 +75,8 @@ def vectors_of_run(run: Path, data: str) -> dict[str, Any]:
         own = {"features": discoverer.joined(batch)} if discoverer else _aligned(found, batch, names)
         for name, rows in own.items():
             parts.setdefault(name, []).append(rows.float().cpu().numpy())
-    return {name: np.concatenate(part) for name, part in parts.items()}
+    learned = frozenset(task.protocol.labelled) if discoverer else frozenset[str]()
+    return {name: np.concatenate(part) for name, part in parts.items()}, learned
 
 
 def _aligned(model: AnyToAny, batch: dict[str, Any], names: list[str]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,8 @@ class Calibration:
 
     `coverage` and `accuracy` are of the held-out samples above each of `thresholds`, descending; `held_out` counts
     them. Without any, the threshold is 0 and nothing is known of accuracy. `tested` are coverage and accuracy of fifths
-    of them, each above the threshold that was chosen on the others: what to expect of new samples.
+    of them, each above the threshold that was chosen on the others: what to expect of new samples. Features had
+    `learned` the labels of so many of them, which then seem right too often.
     """
 
     temperature: float
@@ -28,6 +29,7 @@ class Calibration:
     coverage: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     tested: tuple[float, float] | None = None
+    learned: int = 0
 
     @property
     def reached(self) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ def find(samples: Samples, labels: NDArray[np.int64], names: list[str], wanted: 
     rows, nothing = space.joined(parts)
     distinct = len(np.unique(np.round(rows[labels == UNLABELLED], 4), axis=0))
     k, curve = _number(rows, labels, known, distinct, wanted)
-    calibration, confusion = _calibrated(rows, labels, known, k, wanted)
+    learned = np.array([key in samples.learned for key in samples.keys])
+    calibration, confusion = _calibrated(rows, labels, learned, known, k, wanted)
     clusters = KMeans(k, seed=wanted.seed).fit(rows, labels)
     categories = [Category(n, names[n], True) if n < known else Category(n, new_name(n), False) for n in range(k)]
     discovery = Discovery(categories, space, clusters.centres, np.arange(k), np.zeros(k), calibration, np.inf, k)
@@ -102,7 +103,12 @@ def _number(
 
 
 def _calibrated(
-    rows: NDArray[np.float32], labels: NDArray[np.int64], known: int, k: int, wanted: Wanted
+    rows: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    learned: NDArray[np.bool_],
+    known: int,
+    k: int,
+    wanted: Wanted,
 ) -> tuple[Calibration, list[list[int]]]:
     """Clusters without some of the labels, judged on these: how sure is how often right; and who is taken for whom, as
     [known category, category, samples]."""
@@ -115,7 +121,8 @@ def _calibrated(
     squares = category_squares(rows[held], clusters.centres, np.arange(k), k)
     pairs, counts = np.unique(np.stack([labels[held], squares.argmin(1)]), axis=1, return_counts=True)
     confusion = [[int(a), int(b) if b < known else -1, int(n)] for (a, b), n in zip(pairs.T, counts, strict=True)]
-    return calibrated(squares, labels[held], wanted.accuracy, wanted.seed), confusion
+    found = calibrated(squares, labels[held], wanted.accuracy, wanted.seed)
+    return replace(found, learned=int(learned[held].sum())), confusion
 
 
 def _drawn(curve: Curve | None) -> dict[str, Any] | None:

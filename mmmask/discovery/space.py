@@ -19,12 +19,13 @@ Parts = dict[str, NDArray[np.float32]]  # name: rows (N, d) of length 1, or 0 wh
 @dataclass
 class Samples:
     """What is known of N samples: texts ("" where there is none), histograms of pictures and given vectors by name,
-    rows of zeros where there is none."""
+    rows of zeros where there is none. `learned`: keys of those whose labels the vectors were made with."""
 
     keys: list[str]
     texts: list[str] = field(default_factory=list)
     pictures: dict[str, NDArray[np.float16]] = field(default_factory=dict)
     given: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    learned: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Refuse repeated keys and rows that are no numbers, by key."""

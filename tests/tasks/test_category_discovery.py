@@ -455,6 +455,9 @@ def test_a_run_is_exported_begins_others_and_lends_its_features_to_discover(shar
     assert main(["discover", "--data", shards, *settings, "--model", str(run), "--out", str(out)]) == 0, (
         capsys.readouterr()
     )
+    held = json.loads((out / "discovery.json").read_text())["calibration"]
+    assert held["learned"] == held["held_out"] > 0
+    assert f"features had learned {held['learned']} of these labels" in capsys.readouterr().out
     rows = [line.split(",") for line in (out / "assignments.csv").read_text().splitlines()[1:]]
     assert len(rows) == COUNT
     alike = [[a[1] == b[1] for b in rows] for a in rows]

@@ -75,7 +75,8 @@ if (counted) {
 if (sure.coverage.length > 1) {
   byId("charts").append(chart("How often right, if only the surest are assigned?",
     `Measured on ${sure.held_out} labelled samples that were held out. mmmask assign abstains below a confidence of ${sure.threshold.toFixed(2)}.` +
-    (sure.tested ? ` To expect of new ones: ${percent(sure.tested[0])} assigned, ${percent(sure.tested[1])} of these right.` : ""),
+    (sure.tested ? ` To expect of new ones: ${percent(sure.tested[0])} assigned, ${percent(sure.tested[1])} of these right.` : "") +
+    (sure.learned ? ` Features had learned ${sure.learned} of these labels: of others fewer will be right.` : ""),
     [{ name: "accuracy", colour: BLUE, points: sure.coverage.map((share, n) => [share, sure.accuracy[n]]) }],
     "share of the samples that is assigned"));
 }

@@ -29,7 +29,8 @@ def test_vectors_come_in_the_order_of_the_shards_and_are_zero_where_nothing_is(t
     records = [{"__key__": f"s{n}", "png": png(drawn[n]), "txt": TEXTS[n].encode()} for n in (2, 0, 1)]
     del records[1]["txt"]
     pack(records, tmp_path / "shards")
-    found = vectors_of_run(tmp_path, str(tmp_path / "shards"))
+    found, learned = vectors_of_run(tmp_path, str(tmp_path / "shards"))
+    assert not learned  # it knows no labels
     assert found["pixels"].shape == found["caption"].shape == (3, 8)
     assert not found["caption"][1].any()
     np.testing.assert_allclose(np.linalg.norm(found["pixels"], axis=1), 1, rtol=1e-4)
