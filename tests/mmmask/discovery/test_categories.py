@@ -9,6 +9,7 @@ from mmmask.discovery import categories
 from mmmask.discovery.calibration import Calibration
 from mmmask.discovery.categories import Category, Discovery
 from mmmask.discovery.space import Space
+from mmmask.discovery.tables import write_assignments
 
 
 def discovery(count, dim, rng):
@@ -37,6 +38,25 @@ def test_blocks_say_what_whole_distances_do(block, monkeypatch):
     assert np.array_equal(np.stack([near.category, near.second], axis=1), order[:, :2])
     np.testing.assert_allclose(near.confidence, odds.max(1), rtol=1e-9)
     np.testing.assert_allclose(near.distance, np.sqrt(whole.min(1)), rtol=1e-9)
+
+
+def test_new_samples_are_known_new_unsure_or_far(tmp_path):
+    them = [Category(0, "hats", True), Category(1, "new-01", False)]
+    centres, sure = np.array([[0, 0], [4, 0]], dtype=np.float32), Calibration(4.0, 0.6, 10)
+    found = Discovery(them, Space(), centres, np.arange(2), np.ones(2), sure, 3.0, 2)
+    rows = np.array([[0.1, 0], [3.9, 0], [1.95, 0], [0, 2.9], [0, 3.1], [4, -3.1], [0, 0]], dtype=np.float32)
+    nothing = np.arange(7) == 6
+    assigned = found.nearest(rows, nothing)
+    kinds = write_assignments(tmp_path / "a.csv", list("abcdefg"), assigned, them, sure.threshold)
+    assert kinds == ["known", "new", "unsure", "known", "far", "far", "far"]
+    table = [line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines()]
+    assert [row[1:4] for row in table[1:5]] == [
+        ["0", "hats", "known"],
+        ["1", "new-01", "new"],
+        ["", "", "unsure"],
+        ["0", "hats", "known"],
+    ]
+    assert table[3][5] == table[5][5] == "hats"  # the nearest, where none is given
 
 
 def test_memory_does_not_grow_with_rows_times_categories():
