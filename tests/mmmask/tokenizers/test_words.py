@@ -54,21 +54,6 @@ def test_pairs_of_bytes_can_write_any_text():
     assert back(words, words.encode(["naïve hyphen-minus: 😀"])) == ["naïve hyphen-minus: 😀"]
 
 
-def test_whole_words_are_those_that_occur_often_enough():
-    words = learn_words([*CAPTIONS, "a ring, a Ring."], 200, "words", sentinels=20, least=3)
-    assert set(words.get_vocab()) == {
-        *("[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{number}]" for number in range(20))),
-        *("a", ",", "ring", "small"),
-    }
-    assert words.encode("a smaller ring, small").tokens == ["a", "[UNK]", "ring", ",", "small"]
-    assert back(Words(json.loads(words.to_str()), 9), Words(json.loads(words.to_str()), 9).encode(["Small, a"])) == [
-        "small, a"
-    ]
-    for kind, least in (("words", 0), ("wordpiece", 2)):
-        with pytest.raises(UserError, match=f"least is {least}"):
-            learn_words(CAPTIONS, 200, kind, least=least)
-
-
 def test_unknown_words_can_be_left_out_where_there_are_others():
     vocabulary = json.loads(learn_words(CAPTIONS, 200, "words", sentinels=20, least=2).to_str())
     texts = ["a zebra in front, ___ zebra", "zebra giraffe", "zebra ___", ""]
