@@ -73,9 +73,9 @@ def half_labelled(true, old, seed=0):
     return np.where((true < old) & (np.random.default_rng(seed).random(len(true)) < 0.5), true, -1)
 
 
-def percent(labels, true, given, old):
-    """All, old and new accuracy on the unlabelled rows, in %."""
-    found = agreement(labels[given < 0], true[given < 0], range(old))
+def percent(labels, true, given):
+    """All, old and new accuracy on the unlabelled rows, in %; old are the classes that have labels."""
+    found = agreement(labels[given < 0], true[given < 0], np.unique(given[given >= 0]))
     return [100 * found[part] for part in ("all", "old", "new")]
 
 
@@ -156,7 +156,7 @@ def speed(options):
         sides |= {name: measured(ours, rows, given, seed, name) for name in options.starts}
         for side, (clusters, seconds, seeding, most) in sides.items():
             numbers = [f"{seconds:.2f}", f"{seeding:.2f}", f"+{most:.0f}", f"{clusters.inertia:.1f}"]
-            scores = show(percent(clusters.labels, true, given, 50))
+            scores = show(percent(clusters.labels, true, given))
             table.add_row(side, str(seed), *numbers, scores, f"{whole / seconds:.0f}")
     table.caption = f"features: {rows.nbytes / 2**20:.0f} MB; MB: what was held beyond them at most"
     return table
@@ -190,7 +190,7 @@ def titles(options):
         runs, start = [], time.process_time()
         for seed in range(options.seeds):
             clusters = KMeans(101, seed=seed, **OURS[name]).fit(rows, given)
-            runs.append([clusters.inertia, *percent(clusters.labels, true, given, 51)])
+            runs.append([clusters.inertia, *percent(clusters.labels, true, given)])
         seconds, runs = (time.process_time() - start) / options.seeds, np.array(runs)
         span = f"{runs[:, 1].min():.1f}-{runs[:, 1].max():.1f}, sd {runs[:, 1].std():.1f}"
         best = f"{runs[runs[:, 0].argmin(), 1]:.1f}"
@@ -255,15 +255,12 @@ def baselines(options):
     table = Table("data", "K", "k-means, labelled rows pinned", "Ward", "CMS's mean shift and Ward (steps)", box=None)
     for name in (name for name in options.data if name != "food101-raw"):  # too many rows for Ward
         rows, true, given = set_rows(name)
-        k, old = len(np.unique(true)), np.unique(given[given >= 0])
-
-        def told(labels, true=true, given=given, old=old):
-            found = agreement(labels[given < 0], true[given < 0], old)
-            return np.array([100 * found[part] for part in ("all", "old", "new")])
-
-        pinned = np.mean([told(KMeans(k, seed=seed).fit(rows, given).labels) for seed in range(options.seeds)], 0)
+        k = len(np.unique(true))
+        fits = (KMeans(k, seed=seed).fit(rows, given).labels for seed in range(options.seeds))
+        pinned = np.mean([percent(labels, true, given) for labels in fits], 0)
         shifted, steps = mean_shift(rows, given, k)
-        table.add_row(name, str(k), *map(show, (pinned, told(ward(rows, k)))), f"{show(told(shifted))} ({steps})")
+        alone, after = (show(percent(labels, true, given)) for labels in (ward(rows, k), shifted))
+        table.add_row(name, str(k), show(pinned), alone, f"{after} ({steps})")
     return table
 
 
